@@ -1,0 +1,130 @@
+"""Options that several commands share, and the small grammars of their values.
+
+Checks syntax only: whether a k fits the bank or a layer exists is for the library to say. Invariant: an
+option means the same in every command that has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from mindset.graft.runtime import Dtype, Runtime
+
+__all__ = [
+    "FILE",
+    "LAYERS",
+    "PROPOSE",
+    "SKIP",
+    "K",
+    "json_option",
+    "model_folder",
+    "out_option",
+    "runtime_options",
+]
+
+
+class Grammar(click.ParamType[str]):
+    """Text that has to match a pattern."""
+
+    def __init__(self, name: str, pattern: str, example: str) -> None:
+        self.name = name
+        self.pattern = re.compile(pattern)
+        self.example = example
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """The form as it is to be typed; click would shout it."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself, if it matches."""
+        text = str(value)
+        if not self.pattern.fullmatch(text):
+            self.fail(f"{text!r} is not of the form {self.name}, for example {self.example}", param, ctx)
+        return text
+
+
+class SlotCount(click.ParamType[int | None]):
+    """A positive number, or `all`, which is None."""
+
+    name = "N|all"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """As it is to be typed."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """None for all."""
+        if value is None or value == "all":
+            return None
+        text = str(value)
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{text!r} is neither a number of slots, 1 or more, nor 'all'", param, ctx)
+        return int(text)
+
+
+K = SlotCount()
+PROPOSE = Grammar("all|score|proxy:R", r"all|score|proxy:[1-9]\d*", "proxy:96")
+SKIP = Grammar("none|affine|lowrank:R", r"none|affine|lowrank:[1-9]\d*", "lowrank:16")
+LAYERS = Grammar("all|LIST", r"all|\d+(-\d+)?(,\d+(-\d+)?)*", "0,3,5-9")
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, exists=True)
+
+
+RUNTIME = (
+    click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [cpu]"),
+    click.option(
+        "--dtype",
+        type=click.Choice(get_args(Dtype)),
+        metavar="NAME",
+        help=f"{', '.join(get_args(Dtype))}",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="CPU threads; 0 leaves it to torch.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Names all randomness.  [0]"
+    ),
+)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--out`."""
+    return click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write.")(command)
+
+
+def model_folder(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument of commands that read a folder made by `convert` or `distill`.
+
+    That it is one is for the library to say: a wrong MODEL fails alike in every command.
+    """
+    return click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))(command)
+
+
+def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device --dtype --threads --seed`; the command receives them as one `runtime`."""
+
+    @wraps(command)
+    def with_runtime(
+        *args: Any, device: str, dtype: Dtype | None, threads: int, seed: int, **kwargs: Any
+    ) -> Any:
+        return command(*args, runtime=Runtime(device, dtype, threads, seed), **kwargs)
+
+    decorated: Callable[..., Any] = with_runtime
+    for option in reversed(RUNTIME):
+        decorated = option(decorated)
+    return decorated

@@ -1,0 +1,1 @@
+"""Distillation: data, losses, stages, the loop and the report. Knows no user interface."""

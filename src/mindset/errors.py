@@ -1,0 +1,61 @@
+"""Every error that mindset raises on purpose.
+
+One base, so that a caller can catch all of them, and beside it the builtin that fits, so that code which knows
+nothing of mindset still does the right thing. A message says what was given, what is allowed and what to do.
+The command line prints the message without a traceback: exit code 2 for `UsageError`, 1 for the others.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "DiskFullError",
+    "FormatError",
+    "MindsetError",
+    "MissingError",
+    "ModelFolderError",
+    "RunMismatchError",
+    "UnsupportedModelError",
+    "UsageError",
+    "WeightsError",
+]
+
+
+class MindsetError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(MindsetError, ValueError):
+    """An argument, option or setting that cannot be meant as given."""
+
+
+class UnsupportedModelError(MindsetError, ValueError):
+    """A model whose feed-forward blocks mindset does not know how to replace."""
+
+
+class ModelFolderError(MindsetError, ValueError):
+    """A folder or file that is not the model it should be."""
+
+
+class WeightsError(ModelFolderError):
+    """Weights that cannot be read: missing, truncated, of another shape."""
+
+
+class FormatError(MindsetError, ValueError):
+    """Persisted bytes that are damaged or of a version this release cannot read."""
+
+
+class MissingError(MindsetError, LookupError):
+    """Something named that is not there."""
+
+
+class DiskFullError(MindsetError, OSError):
+    """The disk has no room for what was to be written; nothing half-written is left."""
+
+
+class RunMismatchError(MindsetError, ValueError):
+    """A run folder that belongs to another configuration."""
+
+
+class DataError(MindsetError, ValueError):
+    """Text to train or to score on that is empty, too short or unreadable."""

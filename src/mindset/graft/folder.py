@@ -1,0 +1,221 @@
+"""The model folder: `config.json`, `model.safetensors` (what is dense), `memory/` (the slots), the tokenizer's files.
+
+Saving writes everything into a hidden folder inside the target and puts the pieces in place, `config.json` last: a
+folder that was not finished has no config and does not load. Loading builds the base architecture, applies the parts
+and fills in both halves; with `slots="disk"` values and modulators stay mapped files and are fetched as they are read.
+
+Does not know training. Invariant: load(save(model)) has the same weights bit for bit, and the same config.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from numpy.typing import NDArray
+import torch
+from torch import Tensor, nn
+
+from mindset.errors import DiskFullError, FormatError, ModelFolderError, UsageError, WeightsError
+from mindset.graft import plain
+from mindset.graft.quiet import quiet
+from mindset.graft.hf_classes import FOLDER_VERSION, MindsetConfig, base_config, register
+from mindset.graft.model import MindsetModel, banks, model_class
+from mindset.graft.shard import FIELDS
+from mindset.store.memory_dir import MemoryDir
+from mindset.store.records import BankRecord, Rows, ShardRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["load", "save"]
+
+_DISK_FIELDS = ("modulator", "value")
+"""What may stay on disk; every key is read for every token and stays in RAM."""
+
+
+def save(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Write `model` (with banks) as a mindset folder; other files already in `folder` are left alone."""
+    if not isinstance(model, MindsetModel):
+        raise UsageError("only a model with banks can be saved as a mindset folder; use save_pretrained")
+    folder = Path(folder)
+    _refuse_foreign(folder)
+    scratch = folder / f".writing-{os.getpid()}"
+    try:
+        scratch.mkdir(parents=True)
+        _write(model, scratch, tokenizer)
+        _publish(scratch, folder)
+    except OSError as error:
+        if error.errno in (28, 122):  # no space, quota
+            raise DiskFullError(f"no space left to write {folder}; free some and run it again") from error
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a folder for --out")
+    config = folder / "config.json"
+    if config.is_file() and plain.read_config(folder)["model_type"] != "mindset":
+        raise UsageError(f"{folder} holds a model of another kind; give a new folder for --out")
+
+
+def _write(model: Any, scratch: Path, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    dense = {name: tensor for name, tensor in model.state_dict().items() if ".shards." not in name}
+    with quiet():
+        super(MindsetModel, model).save_pretrained(scratch, state_dict=dense, max_shard_size="50GB")
+    base = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
+    config = {"architectures": [MindsetConfig.__name__.replace("Config", "ForCausalLM")], "model_type": "mindset"}
+    config |= {"format_version": FOLDER_VERSION, "source": model.source, "base": base, "parts": model.parts}
+    (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    MemoryDir.write(scratch / "memory", _records(model))
+    if tokenizer is not None:
+        tokenizer.save_pretrained(scratch)
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    config = folder / "config.json"
+    config.unlink(missing_ok=True)
+    for piece in sorted(scratch.iterdir(), key=lambda path: path.name == "config.json"):
+        target = folder / piece.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        piece.replace(target)
+
+
+def _records(model: Any) -> Iterator[BankRecord]:
+    for layer, bank in banks(model).items():
+        shards = []
+        for name, shard in cast(nn.ModuleDict, bank.shards).items():
+            tensors = {field: getattr(shard, field, None) for field in FIELDS}
+            fields = {field: _rows(tensor) for field, tensor in tensors.items() if tensor is not None}
+            shards.append(ShardRecord(name, str(shard.rule), bool(shard.gated), int(shard.n_slots), fields))  # type: ignore[arg-type]
+        yield BankRecord(layer, bank.kind, bank.n_heads, tuple(shards))
+
+
+def _rows(tensor: Tensor) -> Rows:
+    plain_tensor = tensor.detach().cpu().contiguous()
+    if plain_tensor.dtype == torch.bfloat16:
+        return Rows(plain_tensor.view(torch.uint16).numpy(), "bfloat16")
+    array = plain_tensor.numpy()
+    return Rows(array, array.dtype.name)
+
+
+def load(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device = "cpu",
+    slots: Literal["ram", "disk"] = "ram",
+    **kwargs: Any,
+) -> PreTrainedModel:
+    """Open a mindset folder as a causal LM in eval mode.
+
+    `dtype` None keeps what was saved. `slots="disk"` maps modulators and values read-only instead of loading them; such
+    a model cannot be trained or moved to another dtype or device.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    if slots == "disk" and (dtype is not None or torch.device(device).type != "cpu"):
+        raise UsageError("slots on disk are read as they were saved, on the CPU: leave dtype and device alone")
+    memory = MemoryDir.open(folder / "memory")
+    state = _dense(folder) | dict(_slot_state(memory, config.parts or [], copy=slots == "ram"))
+    base = base_config(config)
+    architecture = _architecture(base)
+    loading = model_class(architecture)
+    if kwargs.get("attn_implementation") is not None:
+        base._attn_implementation = kwargs.pop("attn_implementation")
+    with quiet():
+        model, info = loading.from_pretrained(  # type: ignore[attr-defined]
+            None,
+            config=base,
+            state_dict=state,
+            dtype=dtype or "auto",
+            parts=config.parts,
+            output_loading_info=True,
+            **kwargs,
+        )
+    _refuse_incomplete(folder, info)
+    model.source = config.source
+    _generation_config(folder, model)
+    if slots == "disk":
+        _map_slots(model, memory)
+    elif "device_map" not in kwargs:
+        model.to(device)
+    return cast("PreTrainedModel", model.eval())
+
+
+def _read_config(folder: Path) -> MindsetConfig:
+    data = plain.read_config(folder)
+    if data["model_type"] != "mindset":
+        raise ModelFolderError(f"{folder} is a plain {data['model_type']} model; `mindset convert` gives it a memory")
+    if data.get("format_version") != FOLDER_VERSION:
+        raise FormatError(
+            f"{folder} has format version {data.get('format_version')}; this release reads {FOLDER_VERSION}"
+        )
+    register()
+    return MindsetConfig(base=data["base"], parts=data["parts"], source=data.get("source"))
+
+
+def _architecture(base: Any) -> type:
+    from transformers import AutoModelForCausalLM
+
+    return cast(type, AutoModelForCausalLM._model_mapping[type(base)])
+
+
+def _dense(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read ({plain.first_line(error)}); convert the model again") from error
+
+
+def _slot_state(memory: MemoryDir, parts: list[dict[str, Any]], *, copy: bool) -> Iterator[tuple[str, Tensor]]:
+    paths = {part["layer"]: part["path"] for part in parts}
+    for bank in memory.banks():
+        if bank.layer not in paths:
+            raise FormatError(f"{memory.folder} has a bank for layer {bank.layer}, which config.json does not name")
+        for shard in bank.shards:
+            for field, rows in shard.fields.items():
+                array = memory.array(bank.layer, shard.name, field, copy=copy)
+                yield f"{paths[bank.layer]}.shards.{shard.name}.{field}", _tensor(array, rows.dtype)
+
+
+def _tensor(array: NDArray[Any], dtype: str) -> Tensor:
+    tensor = torch.from_dlpack(array)  # takes a read-only map as it is; from_numpy would warn
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _refuse_incomplete(folder: Path, info: dict[str, Any]) -> None:
+    missing = sorted(info["missing_keys"])
+    wrong = sorted(str(item) for item in info.get("mismatched_keys", ()))
+    if missing or wrong:
+        raise WeightsError(
+            f"{folder} lacks {len(missing)} tensors and has {len(wrong)} of another shape "
+            f"(first: {(missing + wrong)[0]}); it is damaged, convert the model again"
+        )
+
+
+def _generation_config(folder: Path, model: Any) -> None:
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+
+
+def _map_slots(model: Any, memory: MemoryDir) -> None:
+    for record in memory.banks():
+        shards = cast(nn.ModuleDict, banks(model)[record.layer].shards)
+        for shard in record.shards:
+            for field in set(_DISK_FIELDS) & set(shard.fields):
+                mapped = _tensor(memory.array(record.layer, shard.name, field), shard.fields[field].dtype)
+                setattr(shards[shard.name], field, nn.Parameter(mapped, requires_grad=False))

@@ -1,0 +1,80 @@
+"""A writer killed at any moment leaves the last memory it had published, or a newer whole one."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mindset.errors import MissingError
+from mindset.store import MemoryDir
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from mindset.store import BankRecord, MemoryDir, Rows, ShardRecord
+
+def bank(layer, stamp):
+    rows = Rows(np.full((512, 64), stamp, "<f4"), "float32")
+    base = ShardRecord("base", "relu", False, 512, {"key": rows, "value": rows})
+    return BankRecord(layer, "mirror", 1, (base,))
+
+stamp = int(sys.argv[2])
+print("writing", flush=True)
+while True:
+    stamp += 1
+    MemoryDir.write(Path(sys.argv[1]), (bank(layer, stamp) for layer in range(4)))
+    print(stamp, flush=True)
+"""
+
+
+def killed_writer(folder: Path, stamp: int, after_s: float) -> int:
+    """Start a writer, kill it, and return the last stamp it acknowledged (or `stamp`, where it began)."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, folder, str(stamp)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "writing\n"
+    time.sleep(after_s)
+    writer.send_signal(signal.SIGKILL)
+    lines = [line for line in writer.stdout.read().splitlines() if line]
+    writer.stdout.close()
+    assert writer.wait() == -signal.SIGKILL
+    return int(lines[-1]) if lines else stamp
+
+
+def stamp_of(memory: MemoryDir) -> int:
+    """Check that a memory is whole and all of one writing, and return which."""
+    assert memory.verify() == []
+    values = {
+        float(memory.array(layer, "base", field)[i, j])
+        for layer in range(4)
+        for field in ("key", "value")
+        for i, j in ((0, 0), (511, 63))
+    }
+    assert len(values) == 1
+    return int(values.pop())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL, which Windows lacks")
+@pytest.mark.parametrize("seed", range(2))
+def test_kill_in_the_middle_of_writing(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)  # noqa: S311 - when to kill, not a secret
+    folder, acknowledged = tmp_path / "memory", 0
+    for _ in range(6):
+        acknowledged = killed_writer(folder, acknowledged, draw.uniform(0, 0.08))
+        try:
+            found = stamp_of(MemoryDir.open(folder))
+        except MissingError:
+            assert acknowledged == 0
+            continue
+        assert found in (acknowledged, acknowledged + 1)
+        acknowledged = found
+    MemoryDir.write(folder, [])
+    assert [path.name for path in folder.iterdir()] == ["memory.json"]
