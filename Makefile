@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(INSTALLED) ## convert, check, distil and report a real model (about 15 minutes)
-	$(BIN)/python -m benchmarks.demo $(ARGS)
+	$(BIN)/mindset demo $(ARGS)
 
 test: $(INSTALLED) ## all tests but the slow ones
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -169,3 +169,15 @@ def test_samples_and_text_mix_and_resume(
 def test_self_needs_a_teacher(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(UsageError, match="needs the teacher"):
         opened(tmp_path, ["self"], tokenizer, None)
+
+
+def test_a_text_that_was_moved_is_still_the_same_data(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, sentences: list[str]
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("\n".join(sentences), encoding="utf-8")
+    first = opened(tmp_path, [str(book)], tokenizer, None)
+    first.next_batch()
+    moved = opened(tmp_path, [str(book.rename(tmp_path / "moved.txt"))], tokenizer, None)
+    moved.load_state_dict(first.state_dict())
+    assert torch.equal(moved.next_batch(), first.next_batch())

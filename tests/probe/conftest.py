@@ -161,3 +161,18 @@ def shared() -> Path:
         named = os.environ.get("MINDSET_SHARED", "not set")
         pytest.skip(f"no shared data: MINDSET_SHARED is {named}, and there is none in {beside}")
     return found
+
+
+@pytest.fixture(scope="session")
+def speaker_folder(
+    tmp_path_factory: pytest.TempPathFactory, tokenizers: dict[str, PreTrainedTokenizerFast]
+) -> Path:
+    """A plain model folder with a byte-level tokenizer; what it says is random, but far from uniform."""
+    folder = tmp_path_factory.mktemp("models") / "speaker"
+    config = LlamaConfig(**{**LLAMA_LIKE, "vocab_size": 300, "initializer_range": 0.3})
+    config.pad_token_id, config.bos_token_id, config.eos_token_id = None, None, None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizers["byte level"].save_pretrained(folder)
+    return folder

@@ -12,6 +12,16 @@ from mindset.graft.runtime import Runtime
 
 __all__ = ["evaluate"]
 
+# Short heads, so that a terminal of 80 columns has room for the name.
+TEXT_COLUMNS = {
+    "tokens": "tokens",
+    "bits/byte": "bits_per_byte",
+    "teacher": "teacher_bits_per_byte",
+    "gap": "gap",
+    "kl": "kl",
+    "agree": "top1_agreement",
+}
+
 
 @click.command("eval", cls=failures.Command, short_help="Measure a model against its teacher.")
 @options.model_folder
@@ -40,7 +50,15 @@ def evaluate(
     from mindset.probe.evaluation import evaluate as evaluate_model
 
     with runtime.active(), progress.progress(silent=as_json) as report:
-        result = evaluate_model(folder, against=against, texts=list(texts), progress=report)
+        result = evaluate_model(
+            folder,
+            against=against,
+            texts=texts,
+            progress=report,
+            dtype=runtime.torch_dtype,
+            device=runtime.device,
+            seed=runtime.seed,
+        )
     if as_json:
         render.print_json(result.to_json())
     else:
@@ -48,14 +66,27 @@ def evaluate(
 
 
 def _print(figures: dict[str, Any]) -> None:
-    """Single figures in two columns, then a row for each layer."""
-    lists = {name: value for name, value in figures.items() if isinstance(value, list | tuple)}
-    render.print_figures((name, _told(value)) for name, value in figures.items() if name not in lists)
-    per_layer = {name: value for name, value in lists.items() if name in ("fvu", "slot_use")}
-    if per_layer:
-        columns = {"layer": "right"} | dict.fromkeys(per_layer, "right")
-        rows = zip(*per_layer.values(), strict=False)
-        render.print_table(columns, ([layer, *map(_told, row)] for layer, row in enumerate(rows)))
+    """Single figures in two columns, then a row for each layer and, where there are several, each text."""
+    single = {name: value for name, value in figures.items() if not isinstance(value, list | tuple | dict)}
+    render.print_figures((name, _told(value)) for name, value in single.items())
+    if figures["layers"]:
+        rows = zip(figures["layers"], figures["k"], figures["fvu"], figures["slot_use"], strict=True)
+        render.say("")
+        render.print_table(
+            dict.fromkeys(("layer", "k", "fvu", "slot_use"), "right"),
+            ((layer, "all" if k is None else k, _told(fvu), _told(use)) for layer, k, fvu, use in rows),
+        )
+    if len(figures["texts"]) > 1:
+        render.say("")
+        render.print_table(
+            {"text": "left"} | dict.fromkeys(TEXT_COLUMNS, "right"),
+            (
+                [text["name"], *(_told(text[key]) for key in TEXT_COLUMNS.values())]
+                for text in figures["texts"]
+            ),
+        )
+    for note in figures["notes"]:
+        render.say(f"\n{note}")
 
 
 def _told(value: object) -> str:

@@ -38,7 +38,13 @@ def generate(
 
     with runtime.active():
         pieces = continue_text(
-            model, prompt, max_tokens=max_tokens, temperature=temperature, seed=runtime.seed
+            model,
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=runtime.seed,
+            dtype=runtime.torch_dtype,
+            device=runtime.device,
         )
         if as_json:
             render.print_json({"prompt": prompt, "text": "".join(pieces)})

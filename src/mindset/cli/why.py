@@ -31,7 +31,7 @@ def why(folder: Path, prompt: str, top: int, runtime: Runtime, as_json: bool) ->
     from mindset.probe.why import why as explain
 
     with runtime.active():
-        answer = explain(folder, prompt, top=top)
+        answer = explain(folder, prompt, top=top, dtype=runtime.torch_dtype, device=runtime.device)
     if as_json:
         render.print_json(answer.to_json())
     else:

@@ -6,13 +6,16 @@ where each tensor was. The folder is written beside its final name and renamed, 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,9 +23,12 @@ from torch import Tensor
 
 from mindset.errors import DiskFullError, FormatError
 
-__all__ = ["FolderCheckpointIO", "read_checkpoint", "write_checkpoint"]
+__all__ = ["FolderCheckpointIO", "has_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 _STATE, _TENSORS, _VERSION = "state.json", "tensors.safetensors", 1
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM_WORDS = re.compile(rf"os error ({'|'.join(map(str, _NO_ROOM))})\b")
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -57,40 +63,66 @@ def write_checkpoint(state: dict[str, Any], folder: Path) -> None:
     """Write `state` as the checkpoint `folder`, replacing what is there."""
     scratch = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    tensors: dict[str, Tensor] = {}
+    packed = {"version": _VERSION, "state": _pack(state, tensors)}
     try:
-        scratch.mkdir(parents=True)
-        tensors: dict[str, Tensor] = {}
-        packed = {"version": _VERSION, "state": _pack(state, tensors)}
-        save_file(tensors, scratch / _TENSORS)
-        (scratch / _STATE).write_text(json.dumps(packed), encoding="utf-8")
-        if folder.exists():
-            folder.replace(old)
-        scratch.replace(folder)
-    except OSError as error:
-        if error.errno == 28:
-            raise DiskFullError(
-                f"no space left for the checkpoint {folder}; free some and run with --resume"
-            ) from error
-        raise
+        with _naming_a_full_disk(folder):
+            _clear(folder)
+            scratch.mkdir(parents=True)
+            save_file(tensors, scratch / _TENSORS)
+            (scratch / _STATE).write_text(json.dumps(packed), encoding="utf-8")
+            if folder.exists():
+                folder.replace(old)
+            scratch.replace(folder)
     finally:
+        if folder.exists():
+            _clear(folder)
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read what `write_checkpoint` wrote; a writer killed between its two renames left the older one beside it."""
+def _clear(folder: Path) -> None:
+    """Remove what killed writers left, but for an older checkpoint that has nothing to take its place yet."""
+    for left in folder.parent.glob(f".{folder.name}.writing-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+        for left in folder.parent.glob(f".{folder.name}.old-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _naming_a_full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors tells the system's error in words only.
+        if getattr(error, "errno", None) not in _NO_ROOM and not _NO_ROOM_WORDS.search(str(error)):
+            raise
+        raise DiskFullError(
+            f"no space left for the checkpoint {folder}; free some and run with --resume"
+        ) from error
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint; a writer killed between its two renames left the older one beside its place."""
     if not folder.exists():
         for old in sorted(folder.parent.glob(f".{folder.name}.old-*")):
             old.replace(folder)
+            break
+    return folder.exists()
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote."""
+    if not has_checkpoint(folder):
+        raise FormatError(f"there is no checkpoint {folder}; start the run anew")
     try:
         packed = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        if packed["version"] != _VERSION:
-            raise FormatError(
-                f"checkpoint {folder} has version {packed['version']}; this release reads {_VERSION}"
-            )
-        state = _unpack(packed["state"], load_file(folder / _TENSORS))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        version = packed["version"]
+        state = _unpack(packed["state"], load_file(folder / _TENSORS)) if version == _VERSION else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
         raise FormatError(f"checkpoint {folder} cannot be read ({error}); start the run anew") from error
+    if version != _VERSION:
+        raise FormatError(f"checkpoint {folder} has version {version}; this release reads {_VERSION}")
     if not isinstance(state, dict):
         raise FormatError(f"checkpoint {folder} is damaged; start the run anew")
     return state
@@ -99,11 +131,14 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 class FolderCheckpointIO(CheckpointIO):
     """Lightning's checkpoints in our format."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+        self,
+        path: Any,
+        map_location: Any = None,  # noqa: ARG002
+        weights_only: bool | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 

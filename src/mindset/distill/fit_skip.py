@@ -1,7 +1,8 @@
-"""The skips in closed form, before any gradient: the least-squares map from a block's input to what its bank leaves out.
+"""The skips in closed form, before any gradient.
 
-At a small k the many slots that are left out add up to something nearly linear in x. A ridge regression finds it from a
-few thousand tokens in seconds; training goes on from there.
+A skip becomes the least-squares map from a block's input to what its bank leaves out. At a small k the many slots that
+are left out add up to something nearly linear in x. A ridge regression finds it from a few thousand tokens in seconds;
+training goes on from there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mindset.distill.tap import tap_blocks, tap_states
 from mindset.graft.bank import Bank
 from mindset.graft.model import banks
+from mindset.probe.tap import tap_blocks, tap_states
 
 __all__ = ["fit_skips"]
 

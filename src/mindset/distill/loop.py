@@ -10,15 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from mindset.distill.checkpoint import FolderCheckpointIO
+from mindset.distill.checkpoint import FolderCheckpointIO, has_checkpoint
 from mindset.distill.mixture import Mixture
 from mindset.distill.stages import Stage
 
@@ -28,29 +25,22 @@ Progress = Callable[..., None]
 """`progress(stage, done, total, **figures)`: done and total in per mille of the stage."""
 
 
-class _Batches(IterableDataset[Tensor]):
-    """The mixture as an endless dataset; its position lives in the mixture, not here."""
+class _Batches:
+    """The mixture as an endless loader; its position lives in the mixture, not here.
+
+    It gives a length, which no run reaches, because Lightning reads one batch ahead where there is none: then a
+    checkpoint would hold the position after a batch that was not trained on yet.
+    """
 
     def __init__(self, data: Mixture) -> None:
         self.data = data
 
+    def __len__(self) -> int:
+        return 2**40
+
     def __iter__(self) -> Iterator[Tensor]:
         while True:
             yield self.data.next_batch()
-
-
-class _Watch(Callback):
-    """Saves a checkpoint every so many steps and tells the caller how far the stage is."""
-
-    def __init__(self, folder: Path, every: int, progress: Progress) -> None:
-        self.folder, self.every, self.progress = folder, every, progress
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
-        stage: Any = module
-        figures = {"loss": float(trainer.callback_metrics.get(f"{stage.name}/loss", float("nan")))}
-        self.progress(stage.name, round(1000 * stage.clock.progress), 1000, steps=stage.clock.done, **figures)
-        if self.every and stage.clock.done % self.every == 0 and not stage.clock.over:
-            trainer.save_checkpoint(self.folder)
 
 
 @contextmanager
@@ -62,12 +52,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-            warnings.filterwarnings("ignore", message=".*isn't picklable.*|.*_IncompatibleKeys.*")
-            warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")
-            warnings.filterwarnings("ignore", message=".*epoch but.*|.*mid-epoch.*|.*resumed from.*")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            # Only banks train in training mode (see `stages`).
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+            # Lightning 2.6 asks torch 2.13's pytree in a way that torch has deprecated.
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -75,11 +63,18 @@ def _quiet() -> Iterator[None]:
 
 
 def run_stage(
-    stage: Stage, run: Path, *, resume: bool, progress: Progress, accelerator: str = "cpu", devices: int | str = 1
+    stage: Stage,
+    run: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    accelerator: str = "cpu",
+    devices: int | str = 1,
 ) -> None:
     """Train one stage to its end, from its checkpoint where `resume` is set and there is one."""
     checkpoint = run / "checkpoints" / stage.name
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    start = str(checkpoint) if resume and has_checkpoint(checkpoint) else None
     with _quiet():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -87,8 +82,6 @@ def run_stage(
             max_steps=-1,
             max_epochs=-1,
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=stage.name),
-            log_every_n_steps=10,
-            callbacks=[_Watch(checkpoint, stage.settings.checkpoint_every, progress)],
             plugins=[FolderCheckpointIO()],
             gradient_clip_val=stage.settings.clip or None,
             enable_checkpointing=False,
@@ -96,6 +89,16 @@ def run_stage(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        loader = DataLoader(_Batches(stage.data), batch_size=None, num_workers=0)
-        start = str(checkpoint) if resume and checkpoint.exists() else None
-        trainer.fit(stage, train_dataloaders=loader, ckpt_path=start)
+
+        def after_step(loss: float) -> None:
+            clock, every = stage.clock, stage.settings.checkpoint_every
+            progress(stage.name, round(1000 * clock.progress), 1000, steps=clock.done, loss=loss)
+            if every and clock.done % every == 0 and not clock.over:
+                trainer.save_checkpoint(checkpoint)
+
+        stage.after_step = after_step
+        try:
+            trainer.fit(stage, train_dataloaders=_Batches(stage.data), ckpt_path=start)
+        finally:
+            stage.after_step = None
+            stage.close()

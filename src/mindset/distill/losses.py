@@ -26,9 +26,14 @@ def scaled_error(
     return (output - target).square().sum() / variance.clamp_min(1e-12)
 
 
+def _zero(like: Tensor) -> Tensor:
+    return like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32))
+
+
 def _kl(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum over rows of KL(teacher || student), and both distributions."""
-    log_q, log_p = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
+    """Sum over rows of KL(teacher || student), p and log q; never below float32."""
+    wide = torch.promote_types(student.dtype, torch.float32)
+    log_q, log_p = F.log_softmax(student.to(wide), -1), F.log_softmax(teacher.to(wide), -1)
     p = log_p.exp()
     return (p * (log_p - log_q)).sum(), p, log_q
 
@@ -37,12 +42,15 @@ class _FrozenHeadKl(torch.autograd.Function):
     """KL through a frozen linear head: the gradient of a piece is taken while its logits are there."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, teacher_states: Tensor, head: nn.Linear, rows: int) -> Tensor:
+    def forward(
+        ctx: Any, states: Tensor, teacher_states: Tensor, heads: tuple[nn.Linear, nn.Module], rows: int
+    ) -> Tensor:
+        head, teacher_head = heads
         grad = torch.empty_like(states)
-        total = states.new_zeros((), dtype=torch.float32)
+        total = _zero(states)
         for start in range(0, len(states), rows):
             piece = slice(start, start + rows)
-            kl, p, log_q = _kl(head(states[piece]), head(teacher_states[piece]))
+            kl, p, log_q = _kl(head(states[piece]), teacher_head(teacher_states[piece]))
             total += kl
             grad[piece] = log_q.exp_().sub_(p).to(states.dtype) @ head.weight
         ctx.save_for_backward(grad)
@@ -60,16 +68,17 @@ def head_kl(
     teacher_states: Float[Tensor, "tokens d_model"],
     head: nn.Module,
     teacher_head: nn.Module,
+    *,
     softcap: float | None = None,
     rows: int = 256,
 ) -> Float[Tensor, ""]:
     """Mean KL(teacher || student) in nats per token, from the states that the output layers read.
 
-    One pass in pieces where both share a frozen linear head without softcap; else the pieces are recomputed backwards.
+    One pass in pieces where the head is linear, frozen and without softcap; else the pieces are recomputed backwards.
     """
-    shared = isinstance(head, nn.Linear) and torch.equal(head.weight, cast(nn.Linear, teacher_head).weight)
-    if shared and softcap is None and not head.weight.requires_grad:
-        return cast(Tensor, _FrozenHeadKl.apply(states, teacher_states, head, rows))
+    frozen = not any(parameter.requires_grad for parameter in head.parameters())
+    if isinstance(head, nn.Linear) and frozen and softcap is None:
+        return cast(Tensor, _FrozenHeadKl.apply(states, teacher_states, (head, teacher_head), rows))  # type: ignore[no-untyped-call]
 
     def logits(layer: nn.Module, x: Tensor) -> Tensor:
         out = cast(Tensor, layer(x))
@@ -80,7 +89,7 @@ def head_kl(
             target = logits(teacher_head, teacher)
         return _kl(logits(head, student), target)[0]
 
-    total = states.new_zeros((), dtype=torch.float32)
+    total = _zero(states)
     for student, teacher in zip(states.split(rows), teacher_states.split(rows), strict=True):
         total = total + cast(Tensor, checkpoint(piece_kl, student, teacher, use_reentrant=False))
     return total / len(states)

@@ -1,8 +1,10 @@
 """Dead slots: rows that no token read are moved to where the error is.
 
-A dead slot of a featural or mirror bank takes the direction of an input whose output was least explained as its key and
-a share of what was missing as its value (the neuron resampling of Bricken et al. 2023, in place of a loss term). Slots of
-a mirror bank's base shard are left alone: they are the teacher's own and may be needed by text not seen yet.
+A dead slot of a featural or mirror bank takes the direction of an input whose output was least explained as its key
+and a share of what was missing as its value (the neuron resampling of Bricken et al. 2023, in place of a loss term).
+Many slots may be moved to inputs that are alike and would overshoot together; so the new values are then scaled, all
+of a bank by one number, to leave the least error on the batch. Slots of a mirror bank's base shard are left alone:
+they are the teacher's own and may be needed by text not seen yet.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindset.distill.tap import tap_blocks, tap_states
 from mindset.graft.bank import Bank, MirrorBank
 from mindset.graft.featural import FeaturalBank
 from mindset.graft.model import banks
+from mindset.graft.shard import Shard
+from mindset.probe.tap import tap_blocks, tap_states
 
 __all__ = ["revive"]
 
 _SHARE = 0.2
-"""Length of a revived value, as a share of the missing output."""
+"""What a revived slot adds at its input, as a share of the missing output."""
+_LEAST = 0.05
+"""Smallest factor of the values, since a slot of value zero is never read; and smallest weight that is divided by."""
 
 
 @torch.no_grad()
@@ -51,32 +56,53 @@ def _revive_bank(bank: Bank, x: Tensor, y: Tensor) -> int:
     if found is None:
         return 0
     dead = found[0][: len(x)]
+    if not len(dead):
+        return 0
     was_training, counter = bank.training, bank.counter
     bank.counter = None
     bank.eval()
-    missing = y - bank(x)
-    bank.train(was_training)
-    bank.counter = counter
+    before = bank(x)
+    missing = y - before
     worst = missing.norm(dim=-1).topk(len(dead)).indices
     if isinstance(bank, FeaturalBank):
-        _move_featural(bank, dead, x[worst], missing[worst])
+        values = _move_featural(bank, dead, x[worst], missing[worst])
     else:
-        _move_mirror(cast(MirrorBank, bank), dead, x[worst], missing[worst])
+        values = _move_mirror(cast(MirrorBank, bank), dead, x[worst], missing[worst])
+    added = bank(x) - before
+    best = (added * missing).sum() / added.square().sum().clamp_min(1e-12)
+    shard, rows = values
+    shard.value[rows] *= best.clamp(_LEAST, 1.0)
+    bank.train(was_training)
+    bank.counter = counter
     return len(dead)
 
 
-def _move_featural(bank: FeaturalBank, dead: Tensor, x: Tensor, missing: Tensor) -> None:
+def _move_featural(bank: FeaturalBank, dead: Tensor, x: Tensor, missing: Tensor) -> tuple[Any, Any]:
     heads, rows = dead // bank.n_slots, dead % bank.n_slots
-    queries = bank.queries(x)[heads, torch.arange(len(x), device=x.device)]
+    tokens = torch.arange(len(x), device=x.device)
+    queries = bank.queries(x)[heads, tokens]
     bank.rows.key[heads, rows] = F.normalize(queries, dim=-1)
-    back = missing @ bank.output.weight.view(bank.d_model, bank.n_heads, bank.d_key)[:, 0]
-    length = queries.norm(dim=-1, keepdim=True).clamp_min(1.0)
-    bank.rows.value[heads, rows] = _SHARE * back / length
     bank.rows.key_bias[heads, rows] = 0.0
+    # What of the missing output this head can say, and how much of it a value of that direction gives.
+    out = bank.output.weight.view(bank.d_model, bank.n_heads, bank.d_key)[:, heads]
+    back = torch.einsum("td,dtk->tk", missing, out)
+    reach = torch.einsum("tk,dtk->td", back, out).square().sum(-1).clamp_min(1e-12)
+    weight = torch.ones_like(reach)
+    if bank.weight != "softmax":
+        weight = bank.weights(bank.queries(x))[heads, tokens, rows].clamp_min(_LEAST)
+    bank.rows.value[heads, rows] = back * (_SHARE * back.square().sum(-1) / reach / weight)[:, None]
+    return bank.rows, (heads, rows)
 
 
-def _move_mirror(bank: MirrorBank, dead: Tensor, x: Tensor, missing: Tensor) -> None:
-    shard = cast(Any, bank.shards["new"])
-    typical = shard.key.norm(dim=-1).mean()
-    shard.key[dead] = F.normalize(x, dim=-1) * typical
-    shard.value[dead] = _SHARE * F.normalize(missing, dim=-1) * shard.value.norm(dim=-1).mean()
+def _move_mirror(bank: MirrorBank, dead: Tensor, x: Tensor, missing: Tensor) -> tuple[Any, Any]:
+    shard = cast(Shard, bank.shards["new"])
+    along = F.normalize(x, dim=-1)
+    shard.key[dead] = along * shard.key.norm(dim=-1).mean()
+    if shard.modulator is not None:
+        shard.modulator[dead] = along * shard.modulator.norm(dim=-1).mean()
+    for offset in (shard.key_bias, shard.modulator_bias):
+        if offset is not None:
+            offset[dead] = 0.0
+    weight = shard.weights_at(x, dead[:, None])[:, 0]
+    shard.value[dead] = _SHARE * missing / weight.clamp_min(_LEAST)[:, None]
+    return shard, dead

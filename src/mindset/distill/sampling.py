@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from mindset.errors import UsageError
 from mindset.probe.logits import evaluation_mode
@@ -73,7 +73,7 @@ def draw_rows(
         _open(tokens[row], 0, next_opening(row))
     # All at once and on the CPU, so that they do not depend on the device.
     uniform = torch.rand((drawing.length, drawing.rows), generator=torch.Generator().manual_seed(seed))
-    step = _Stepper(model, drawing.length)
+    step = _Stepper(model)
     with torch.inference_mode(), evaluation_mode(model):
         for pos in range(1, drawing.length):
             logits = step(torch.from_numpy(tokens[:, pos - 1]))
@@ -122,16 +122,12 @@ def _open(row: Int64[np.ndarray, " pos"], pos: int, opening: list[int]) -> None:
 class _Stepper:
     """One position a call: the tokens there in, the logits of the next position out."""
 
-    def __init__(self, model: PreTrainedModel, length: int) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        n_layers = model.config.get_text_config().num_hidden_layers
-        layers: list[Any] = [_PreallocatedLayer(length) for _ in range(n_layers)]
         accepted = inspect.signature(model.forward).parameters
         # transformers renamed the argument in 5.24.
-        self._arguments: dict[str, Any] = {
-            "cache" if "cache" in accepted else "past_key_values": Cache(layers=layers),
-            "use_cache": True,
-        }
+        name = "cache" if "cache" in accepted else "past_key_values"
+        self._arguments: dict[str, Any] = {name: DynamicCache(config=model.config), "use_cache": True}
         if "logits_to_keep" in accepted:
             self._arguments["logits_to_keep"] = 1
 
@@ -139,47 +135,3 @@ class _Stepper:
         output = self._model(input_ids=tokens[:, None].to(self._model.device), **self._arguments)
         logits: Tensor = output.logits[:, -1]
         return logits
-
-
-class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer's keys and values, written in place into room for the whole row.
-
-    `DynamicLayer` copies all of them at every position; a static layer shows attention the empty room as well.
-    """
-
-    def __init__(self, length: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._length = length
-        self._filled = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Take room for the whole row."""
-        self.device = key_states.device
-        self._key_room = self._room_like(key_states)
-        self._value_room = self._room_like(value_states)
-        self.is_initialized = True
-
-    def update(
-        self,
-        key_states: Tensor,
-        value_states: Tensor,
-        *args: Any,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor]:
-        """Write what is new and return a view of all there is."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self._filled + key_states.shape[-2]
-        self._key_room[:, :, self._filled : end] = key_states
-        self._value_room[:, :, self._filled : end] = value_states
-        self._filled = end
-        self.keys, self.values = self._key_room[:, :, :end], self._value_room[:, :, :end]
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        """Return how many positions are filled."""
-        return self._filled
-
-    def _room_like(self, states: Tensor) -> Tensor:
-        batch, heads, _, size = states.shape
-        return states.new_empty(batch, heads, self._length, size)

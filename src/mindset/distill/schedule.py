@@ -22,11 +22,12 @@ def lr_at(progress: float, warmup: float, floor: float = 0.02) -> float:
 
 
 def k_at(progress: float, anneal: float, n_slots: int, target: int | None) -> int | None:
-    """k falls geometrically from all to the target over the first `anneal` of a stage."""
+    """How many slots to read: k falls geometrically from all to the target over the first `anneal` of a stage."""
     if target is None or progress >= anneal:
         return target
     share = progress / anneal
-    return min(n_slots, max(target, round(n_slots * (target / n_slots) ** share)))
+    falling = round(n_slots * math.exp(share * math.log(target / n_slots)))
+    return min(n_slots, max(target, falling))
 
 
 @dataclass

@@ -39,7 +39,7 @@ class SampleSettings:
     length: int = 256
     """Tokens in a drawn row; a multiple of the window that training reads."""
     batch: int = 64
-    """Rows drawn at once; larger is faster until memory runs out."""
+    """Rows drawn at once; on two cores 256 are a sixth faster than 64 and take four times the memory."""
     temperature: float = 1.0
     """Divides the logits; 1 is the teacher's own distribution."""
     top_p: float | None = None

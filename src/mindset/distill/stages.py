@@ -2,11 +2,13 @@
 
 A stage knows its loss and its schedule; the loop around it, files and reports are elsewhere. The teacher hangs on a
 stage without being part of it: it is neither saved nor trained. Invariant: a stage's checkpoint holds exactly what
-changes (trained parameters, the banks' buffers, the clock, the data's position).
+changes (trained parameters, the banks' buffers, the clock, the data's position). Nothing here draws from torch's global
+generator, so that a resumed run goes on with the same numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning as L
@@ -20,23 +22,31 @@ from mindset.distill.mixture import Mixture
 from mindset.distill.revive import revive
 from mindset.distill.schedule import Clock, k_at, lr_at
 from mindset.distill.settings import DistillSettings
-from mindset.distill.tap import tap_blocks, tap_states
 from mindset.distill.trained import choose_trained, parameter_groups
 from mindset.graft.bank import Bank
 from mindset.graft.model import banks
+from mindset.probe.tap import tap_blocks, tap_states
 
 __all__ = ["EndToEndStage", "HealStage", "LocalStage", "Stage"]
+
+_LOG_EVERY = 10
+"""Steps between two points of a curve."""
+_USE_EVERY = 50
+"""Steps over which slot use is counted where nothing is revived."""
 
 
 class Stage(L.LightningModule):
     """What all stages share."""
 
     name: str
+    after_step: Callable[[float], None] | None = None
+    """Called with the loss once a step is wholly done; Lightning's own callbacks come before the clock goes on."""
 
     def __init__(
         self,
         student: nn.Module,
         teacher: nn.Module,
+        *,
         settings: DistillSettings,
         clock: Clock,
         data: Mixture,
@@ -47,6 +57,7 @@ class Stage(L.LightningModule):
         object.__setattr__(self, "teacher", teacher)  # past nn.Module: not registered, not saved
         self.settings, self.clock, self.data, self.lr = settings, clock, data, lr
         self.targets = {layer: bank.k for layer, bank in banks(student).items()}
+        self.figures: dict[str, Tensor | float] = {}
         self.strict_loading = False
         choose_trained(student, settings)
 
@@ -72,16 +83,18 @@ class Stage(L.LightningModule):
         cast(nn.Module, self.teacher).to(self.device).eval()
         for bank in banks(self.student).values():
             bank.counter = torch.zeros(bank.n_heads * bank.n_slots, dtype=torch.long, device=self.device)
-        self.student.train()
+            bank.train()  # the banks only: a student's dropout would be noise that its teacher does not have
         self.clock.start()
 
-    def on_fit_end(self) -> None:
+    def close(self) -> None:
+        """Leave the student as an evaluation wants it, however training ended."""
+        self.clock.stop()
         for layer, bank in banks(self.student).items():
             bank.counter = None
             bank.set_k(self.targets[layer])
         self.student.eval()
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         share = lr_at(self.clock.progress, self.settings.warmup)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
@@ -95,35 +108,43 @@ class Stage(L.LightningModule):
         limit = candidates.candidates if candidates is not None else 0
         return min(k, limit) if k is not None and limit else k
 
-    def training_step(self, batch: Int[Tensor, "batch pos"], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Int[Tensor, "batch pos"], batch_idx: int) -> Tensor:  # noqa: ARG002
+        self.figures = {}
         loss = self.loss(batch)
-        self.log(f"{self.name}/loss", loss.detach(), prog_bar=False)
+        self.figures["loss"] = loss.detach()
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         self.clock.done += 1
-        bank = next(iter(banks(self.student).values()))
-        self.log(f"{self.name}/k", float(bank.effective_k()))
-        every = self.settings.revive_every
-        if every and self.clock.done % every == 0:
-            self._log_use(revived=revive(self.student, batch, self.teacher))
-        elif self.clock.done % 50 == 0:
-            self._log_use(revived=None)
+        done, every = self.clock.done, self.settings.revive_every
+        self.figures["k"] = next(iter(banks(self.student).values())).effective_k()
+        if every and done % every == 0:
+            self.figures["revived"] = revive(self.student, batch, self.teacher)
+        if done % (every or _USE_EVERY) == 0:
+            self._count_use()
+        if done % _LOG_EVERY == 0 or done % (every or _USE_EVERY) == 0:
+            self._log()
         if self.clock.over:
             self.trainer.should_stop = True
+        if self.after_step is not None:
+            self.after_step(float(self.figures["loss"]))
 
-    def _log_use(self, revived: int | None) -> None:
+    def _count_use(self) -> None:
         for layer, bank in banks(self.student).items():
             counter = cast(Tensor, bank.counter)
-            self.log(f"{self.name}/slot_use/{layer:02d}", (counter > 0).float().mean())
-            self.log(f"{self.name}/dead_slots/{layer:02d}", float((counter == 0).sum()))
+            self.figures[f"slot_use/{layer:02d}"] = (counter > 0).float().mean()
+            self.figures[f"dead_slots/{layer:02d}"] = (counter == 0).sum()
             counter.zero_()
-        if revived is not None:
-            self.log(f"{self.name}/revived", float(revived))
+
+    def _log(self) -> None:
+        """Write this step's figures; Lightning's own log would repeat old ones, and count anew after a resume."""
+        if self.logger is not None:
+            named = {f"{self.name}/{figure}": float(value) for figure, value in self.figures.items()}
+            self.logger.log_metrics(named, step=self.clock.done)
 
     # ---- checkpoints ------------------------------------------------------------------------------------
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]  # Lightning gives no arguments
         changing = {name for name, p in self.student.named_parameters() if p.requires_grad}
         for layer in banks(self.student).values():
             changing |= {f"{self._path(layer)}.{name}" for name, _ in layer.named_parameters()}
@@ -132,7 +153,8 @@ class Stage(L.LightningModule):
         return {f"student.{name}": state[name] for name in sorted(changing) if name in state}
 
     def _path(self, bank: Bank) -> str:
-        return next(name for name, module in self.student.named_modules() if module is bank)
+        names: dict[nn.Module, str] = {module: name for name, module in self.student.named_modules()}
+        return names[bank]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["clock"] = self.clock.state()
@@ -169,9 +191,10 @@ class LocalStage(Stage):
                 generator = torch.Generator().manual_seed(self.clock.done)
                 y = y[torch.randperm(len(y), generator=generator).to(y.device)]
             fvu = scaled_error(bank(x), y)
-            self.log(f"local/fvu/{layer:02d}", fvu.detach())
+            self.figures[f"fvu/{layer:02d}"] = fvu.detach()
             losses.append(fvu)
-        return torch.stack(losses).mean() * len(losses) ** 0.5
+        total: Tensor = torch.stack(losses).mean() * len(losses) ** 0.5
+        return total
 
 
 class EndToEndStage(Stage):

@@ -3,7 +3,8 @@
 Every token makes a query, a key and a value. The key looks up its k nearest stored keys; where nothing is as near as
 `novelty`, the pair (key, value) is inserted into a free row; the query then attends over the keys that came back.
 Inserting happens in training and inside `memory.learning()`, in one batch a step, and a row written in a step is seen
-in that step by its own token only, or earlier tokens would read later ones.
+in that step by its own token only, or earlier tokens would read later ones. Which of the novel tokens are written is a
+choice over the whole batch; so every novel token reads its own pair in that step, written or not.
 
 The lookup has no gradient of its own. `straight-through`: dQuery = dKeyReturned, the lookup key takes the sum of the
 returned keys' gradients; dKeyInserted and dValueInserted are ordinary gradients, since the writer reads its own pair.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ class StraightThrough(torch.autograd.Function):
     """Returned keys; backward hands their gradients to the rows, and their sum to the lookup that found them."""
 
     @staticmethod
-    def forward(ctx: Any, lookup: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+    def forward(ctx: Any, lookup: Tensor, keys: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG004  for its gradient
         ctx.save_for_backward(slots)
         ctx.n_slots = keys.shape[0]
         return keys[slots]
@@ -109,7 +110,7 @@ class AssociativeBank(Bank):
         )
         key = F.normalize(key, dim=-1)
         heads = [self._read_head(h, q[:, h], key[:, h], content[:, h]) for h in range(self.n_heads)]
-        out = self.output(torch.cat([mixed for mixed, _ in heads], dim=-1))
+        out = cast(Tensor, self.output(torch.cat([mixed for mixed, _ in heads], dim=-1)))
         read = torch.stack([read for _, read in heads], dim=1)
         self._count(read.flatten(1))
         self._tell(x, read, out)
@@ -118,17 +119,24 @@ class AssociativeBank(Bank):
     def _read_head(self, head: int, q: Tensor, key: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
         filled = int(self.size[head])
         similarity = key @ self.rows.key[head, :filled].T if filled else key.new_zeros(len(key), 0)
-        writers = self._writers(similarity.detach(), key.detach())
+        novel, room = self._novel(head, similarity.detach())
         k = min(self.effective_k(), filled)
         slots = similarity.detach().topk(k, dim=-1).indices
         returned = self._returned(head, key, slots)
         scores = torch.einsum("td,tkd->tk", q, returned)
         if self.gradient == "scores" and k:
             scores = scores + similarity.gather(-1, slots)
-        scores, values = self._with_own(writers, scores, self.rows.value[head][slots], q, key, content)
-        attention = scores.softmax(-1) if scores.shape[1] else scores
+        values = self.rows.value[head][slots]
+        # With an empty memory every token reads its own pair, or there is nothing to attend to.
+        own = novel if k else torch.ones_like(novel)
+        if bool(own.any()):
+            scores = torch.cat(
+                [scores, self._own_score(q, key).masked_fill(~own, -torch.inf)[:, None]], dim=1
+            )
+            values = torch.cat([values, content[:, None]], dim=1)
+        attention = scores.softmax(-1)
         mixed = torch.einsum("tk,tkd->td", attention, values)
-        self._insert(head, writers, key, content)
+        self._insert(head, self._writers(novel, room, similarity.detach(), key.detach()), key, content)
         read = q.new_zeros(len(q), self.n_slots)
         return mixed, read.scatter(-1, slots, attention[:, :k].detach()) if k else read
 
@@ -138,38 +146,33 @@ class AssociativeBank(Bank):
             return stored.detach()[slots]
         if self.gradient == "scores":
             return stored[slots]
-        return cast(Tensor, StraightThrough.apply(key, stored, slots))
+        return cast(Tensor, StraightThrough.apply(key, stored, slots))  # type: ignore[no-untyped-call]
 
-    def _with_own(
-        self, writers: Tensor, scores: Tensor, values: Tensor, q: Tensor, key: Tensor, content: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Append the writers' own pair to what they read; for the others that place stays masked."""
-        if not len(writers) and scores.shape[1]:
-            return scores, values
-        own_key = key.detach() if self.gradient == "frozen" else key
-        is_writer = torch.zeros(len(q), dtype=torch.bool, device=q.device).index_fill(0, writers, value=True)
-        own = (q * own_key).sum(-1)
-        # With an empty memory a token that writes nothing reads its own pair too, or there is nothing to attend to.
-        open_ = is_writer if scores.shape[1] else torch.ones_like(is_writer)
-        own = own.masked_fill(~open_, -torch.inf)
-        return torch.cat([scores, own[:, None]], dim=1), torch.cat([values, content[:, None]], dim=1)
+    def _own_score(self, q: Tensor, key: Tensor) -> Tensor:
+        return (q * (key.detach() if self.gradient == "frozen" else key)).sum(-1)
+
+    def _novel(self, head: int, similarity: Tensor) -> tuple[Bool[Tensor, " tokens"], int]:
+        """Tokens that nothing near is known of, where anything may be written, and how many may be."""
+        room = min(self.n_slots - int(self.size[head]), self.inserts_per_step)
+        if room == 0 or not (self.training or self.learning):
+            return similarity.new_zeros(len(similarity), dtype=torch.bool), 0
+        return (similarity < self.novelty).all(-1), room
 
     @torch.no_grad()
-    def _writers(self, similarity: Tensor, key: Tensor) -> Int[Tensor, " writers"]:
-        """Tokens that nothing near is known of, most novel first, each far from those before it."""
-        none = torch.zeros(0, dtype=torch.long, device=key.device)
-        if not (self.training or self.learning):
-            return none
-        free = self.n_slots - int(self.size.max())
-        limit = min(free, self.inserts_per_step)
+    def _writers(
+        self, novel: Bool[Tensor, " tokens"], room: int, similarity: Tensor, key: Tensor
+    ) -> Int[Tensor, " writers"]:
+        """The most novel tokens first, each far from those before it, until the room is used."""
         nearest = similarity.amax(-1) if similarity.shape[1] else key.new_full((len(key),), -1.0)
+        nearest = nearest.masked_fill(~novel, torch.inf)
         chosen: list[int] = []
-        while len(chosen) < limit:
+        while len(chosen) < room:
             candidate = int(nearest.argmin())
             if nearest[candidate] >= self.novelty:
                 break
             chosen.append(candidate)
             nearest = torch.maximum(nearest, key @ key[candidate])
+            nearest[candidate] = torch.inf
         return torch.tensor(chosen, dtype=torch.long, device=key.device)
 
     @torch.no_grad()

@@ -75,7 +75,7 @@ class Bank(nn.Module):
         self.k = k
 
     def effective_k(self) -> int:
-        """k as a number."""
+        """Return k as a number."""
         return self.n_slots if self.k is None else min(self.k, self.n_slots)
 
     def forward(
@@ -122,6 +122,7 @@ class MirrorBank(Bank):
     """A feed-forward block's neurons as slots (shard `base`), and new slots beside them (shard `new`)."""
 
     kind = "mirror"
+    modulator_rms: Tensor
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ Moments are taken over tokens that the caller gives, or over the teacher's own s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -106,15 +107,16 @@ def own_samples(
 ) -> Int[Tensor, "batch pos"]:
     """The model's own text at temperature 1 from its first token, a few thousand tokens."""
     config = model.config
-    start = next(
-        (t for t in (config.bos_token_id, config.eos_token_id, 0) if isinstance(t, int)), 0
-    )
+    start = next((t for t in (config.bos_token_id, config.eos_token_id, 0) if isinstance(t, int)), 0)
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.full((rows, 1), start)
+    # transformers renamed the argument in 5.24.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     cache, step = None, tokens
-    for _ in range(length - 1):
-        out = model(step.to(model.device), past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None) or length
+    for _ in range(min(length, limit) - 1):
+        out = model(step.to(model.device), use_cache=True, **{name: cache})
+        cache = out[name]
         step = torch.multinomial(out.logits[:, -1].float().softmax(-1).cpu(), 1, generator=generator)
         tokens = torch.cat([tokens, step], dim=1)
     return tokens

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from mindset.graft.bank import Bank, MirrorBank
 from mindset.graft.calibration import calibrate, input_moments, needs_calibration, own_samples
 from mindset.graft.families import Family, FeedForward, family_of, layers_of, read_ff
 from mindset.graft.featural import FeaturalBank
-from mindset.graft.model import banks, dense_parameters, graft, memory_parameters, reading
+from mindset.graft.model import MindsetModel, banks, dense_parameters, graft, memory_parameters, reading
 from mindset.graft.plan import ConversionPlan, parse_layers
 from mindset.graft.shard import Shard, activation_of
 from mindset.graft.skip import build_skip
@@ -80,7 +80,7 @@ def build_student(
     if any(needs_calibration(bank) for bank in banks(student).values()):
         tokens = own_samples(teacher, seed=plan.seed) if calibration is None else calibration
         calibrate(student, input_moments(teacher, tokens, layers))
-    return student.eval()
+    return cast("PreTrainedModel", student.eval())
 
 
 def _make_bank(
@@ -90,7 +90,9 @@ def _make_bank(
     d_mlp, d_model = ff.key.shape
     skip = build_skip(plan.skip, d_model, generator)
     if plan.bank == "mirror":
-        return _mirror(plan, ff, layer.get_submodule(family.activation), index, skip, generator)
+        return _mirror(
+            plan, ff, layer.get_submodule(family.activation), index, skip=skip, generator=generator
+        )
     d_key = max(8, d_model // plan.heads)
     n_slots = plan.slots or d_mlp
     _check_k(plan.k, n_slots, index)
@@ -111,7 +113,9 @@ def _make_bank(
 
 def _check_k(k: int | None, n_slots: int, layer: int) -> None:
     if k is not None and k > n_slots:
-        raise UsageError(f"k = {k}, but the bank of layer {layer} holds {n_slots} slots; give --k 1 to {n_slots} or all")
+        raise UsageError(
+            f"k = {k}, but the bank of layer {layer} holds {n_slots} slots; give --k 1 to {n_slots} or all"
+        )
 
 
 def _mirror(
@@ -119,6 +123,7 @@ def _mirror(
     ff: FeedForward,
     activation: nn.Module,
     index: int,
+    *,
     skip: nn.Module | None,
     generator: torch.Generator,
 ) -> MirrorBank:
@@ -182,7 +187,7 @@ def convert(
     student = build_student(loaded.model, plan)
     lossless = plan.bank == "mirror" and plan.slots == 0 and plan.propose == "all"
     difference = lossless_difference(loaded.model, student) if lossless else None
-    student.source = source_name(source, loaded.path)
+    cast(MindsetModel, student).source = source_name(source, loaded.path)
     folder.save(student, Path(out), loaded.tokenizer)
     keep_origin(loaded.path, Path(out))
     held = banks(student)

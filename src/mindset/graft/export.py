@@ -7,6 +7,8 @@ and the block's form: rows are put back as columns, nothing is approximated. Any
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,12 +33,19 @@ def export_dense(source: Path, out: Path) -> None:
     from mindset.graft import folder, plain
 
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty; give a new folder for --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; give a new folder for --out")
     model = densify(folder.load(source))
-    with quiet():
-        model.save_pretrained(out)
-        plain.read_tokenizer(Path(source)).save_pretrained(out)
+    tokenizer = plain.read_tokenizer(Path(source))
+    scratch = out.with_name(f".{out.name}.writing-{os.getpid()}")
+    try:
+        with quiet(), folder.naming_a_full_disk(out):
+            scratch.mkdir(parents=True)
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+            scratch.replace(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def densify(model: PreTrainedModel) -> PreTrainedModel:
@@ -54,7 +63,9 @@ def densify(model: PreTrainedModel) -> PreTrainedModel:
         _put_back(layers_of(dense, family)[layer], family, cast(MirrorBank, bank))
     left = [name for name in missing if not _in_block(name, held, family) and "rotary" not in name]
     if unexpected or (left and not _tied(dense, left)):
-        raise UnsupportedModelError(f"cannot map {unexpected or left} back to a plain {config.model_type} model")
+        raise UnsupportedModelError(
+            f"cannot map {unexpected or left} back to a plain {config.model_type} model"
+        )
     dense.generation_config = model.generation_config
     return cast("PreTrainedModel", dense.eval())
 
@@ -62,9 +73,11 @@ def densify(model: PreTrainedModel) -> PreTrainedModel:
 def _refuse(bank: Bank) -> None:
     why = None
     if not isinstance(bank, MirrorBank):
-        why = f"a {bank.kind} bank is no feed-forward block"
+        why = f"{'an' if bank.kind[0] in 'aeiou' else 'a'} {bank.kind} bank is no feed-forward block"
     elif bank.k is not None:
         why = f"it reads k = {bank.k} slots, a feed-forward block all; convert or load it with k = all first"
+    elif bank.propose.kind != "all":
+        why = f"it reads {bank.propose.candidates} proposed slots, a feed-forward block all"
     elif bank.skip is not None:
         why = "it has a skip beside its slots"
     elif list(bank.shards) != ["base"]:

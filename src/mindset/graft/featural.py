@@ -10,7 +10,7 @@ Shapes follow a mirror bank's, with a leading head axis: keys `[n_heads, n_slots
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -102,14 +102,14 @@ class FeaturalBank(Bank):
     def queries(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "n_heads tokens d_key"]:
         """One normalised query per head."""
         heads = self.query(x).view(x.shape[0], self.n_heads, self.d_key)
-        return self.query_norm(heads).transpose(0, 1)
+        return cast(Tensor, self.query_norm(heads).transpose(0, 1))
 
     def weights(self, q: Float[Tensor, "n_heads tokens d_key"]) -> Float[Tensor, "n_heads tokens n_slots"]:
         """Weights of all slots; for `softmax`, scores that are still to be normalised over the chosen."""
         rows = self.rows
         score = q @ rows.key.transpose(1, 2) + rows.key_bias[:, None]
         if self.weight in RULES:
-            return activation_of(self.weight)(score)
+            return cast(Tensor, activation_of(self.weight)(score))
         if self.weight == "softmax":
             return score
         square = q.square().sum(-1, keepdim=True) + rows.key.square().sum(-1)[:, None] - 2 * score
@@ -127,7 +127,7 @@ class FeaturalBank(Bank):
             read = weights if mask is None else weights * mask
         self._count(read.transpose(0, 1).flatten(1))
         mixed = (read @ self.rows.value).transpose(0, 1).reshape(x.shape[0], -1)
-        out = self.output(mixed)
+        out = cast(Tensor, self.output(mixed))
         self._tell(x, read.transpose(0, 1), out)
         return out
 

@@ -9,22 +9,25 @@ Does not know training. Invariant: load(save(model)) has the same weights bit fo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from numpy.typing import NDArray
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mindset.errors import DiskFullError, FormatError, ModelFolderError, UsageError, WeightsError
 from mindset.graft import plain
-from mindset.graft.quiet import quiet
 from mindset.graft.hf_classes import FOLDER_VERSION, MindsetConfig, base_config, register
 from mindset.graft.model import MindsetModel, banks, model_class
+from mindset.graft.quiet import quiet
 from mindset.graft.shard import FIELDS
 from mindset.store.memory_dir import MemoryDir
 from mindset.store.records import BankRecord, Rows, ShardRecord
@@ -32,8 +35,10 @@ from mindset.store.records import BankRecord, Rows, ShardRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load", "save"]
+__all__ = ["load", "naming_a_full_disk", "save"]
 
+_UNFINISHED = ".writing-"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FIELDS = ("modulator", "value")
 """What may stay on disk; every key is read for every token and stays in RAM."""
 
@@ -44,17 +49,33 @@ def save(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBas
         raise UsageError("only a model with banks can be saved as a mindset folder; use save_pretrained")
     folder = Path(folder)
     _refuse_foreign(folder)
-    scratch = folder / f".writing-{os.getpid()}"
+    existed = folder.exists()
+    scratch = folder / f"{_UNFINISHED}{os.getpid()}"
     try:
-        scratch.mkdir(parents=True)
-        _write(model, scratch, tokenizer)
-        _publish(scratch, folder)
-    except OSError as error:
-        if error.errno in (28, 122):  # no space, quota
-            raise DiskFullError(f"no space left to write {folder}; free some and run it again") from error
-        raise
+        with naming_a_full_disk(folder):
+            _remove_unfinished(folder)
+            scratch.mkdir(parents=True)
+            _write(model, scratch, tokenizer)
+            _publish(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
+    """Turn the ways in which "no room" is said while `folder` is written into one DiskFullError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors hands the system's error on as text only.
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in _NO_ROOM and not any(f"(os error {n})" in str(error) for n in _NO_ROOM):
+            raise
+        raise DiskFullError(f"no space left to write {folder}; free some and run it again") from error
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -65,12 +86,21 @@ def _refuse_foreign(folder: Path) -> None:
         raise UsageError(f"{folder} holds a model of another kind; give a new folder for --out")
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """What a writer left that was killed."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _write(model: Any, scratch: Path, tokenizer: PreTrainedTokenizerBase | None) -> None:
     dense = {name: tensor for name, tensor in model.state_dict().items() if ".shards." not in name}
     with quiet():
         super(MindsetModel, model).save_pretrained(scratch, state_dict=dense, max_shard_size="50GB")
     base = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
-    config = {"architectures": [MindsetConfig.__name__.replace("Config", "ForCausalLM")], "model_type": "mindset"}
+    base["architectures"] = [
+        type(model).__mro__[2].__name__
+    ]  # not the derived class, which nobody could import
+    config: dict[str, Any] = {"architectures": ["MindsetForCausalLM"], "model_type": "mindset"}
     config |= {"format_version": FOLDER_VERSION, "source": model.source, "base": base, "parts": model.parts}
     (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     MemoryDir.write(scratch / "memory", _records(model))
@@ -122,24 +152,31 @@ def load(
     folder = Path(folder)
     config = _read_config(folder)
     if slots == "disk" and (dtype is not None or torch.device(device).type != "cpu"):
-        raise UsageError("slots on disk are read as they were saved, on the CPU: leave dtype and device alone")
+        raise UsageError(
+            "slots on disk are read as they were saved, on the CPU: leave dtype and device alone"
+        )
     memory = MemoryDir.open(folder / "memory")
     state = _dense(folder) | dict(_slot_state(memory, config.parts or [], copy=slots == "ram"))
     base = base_config(config)
-    architecture = _architecture(base)
-    loading = model_class(architecture)
     if kwargs.get("attn_implementation") is not None:
-        base._attn_implementation = kwargs.pop("attn_implementation")
-    with quiet():
-        model, info = loading.from_pretrained(  # type: ignore[attr-defined]
-            None,
-            config=base,
-            state_dict=state,
-            dtype=dtype or "auto",
-            parts=config.parts,
-            output_loading_info=True,
-            **kwargs,
-        )
+        base._attn_implementation = kwargs.pop("attn_implementation")  # noqa: SLF001  transformers' own way
+    loading: Any = model_class(_architecture(base))
+    try:
+        with quiet():
+            model, info = loading.from_pretrained(
+                None,
+                config=base,
+                state_dict=state,
+                dtype=dtype or "auto",
+                parts=config.parts,
+                output_loading_info=True,
+                **kwargs,
+            )
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the weights in {folder} have not the shapes that its config.json asks for "
+            f"({plain.first_line(error)}); convert the model again"
+        ) from error
     _refuse_incomplete(folder, info)
     model.source = config.source
     _generation_config(folder, model)
@@ -153,19 +190,30 @@ def load(
 def _read_config(folder: Path) -> MindsetConfig:
     data = plain.read_config(folder)
     if data["model_type"] != "mindset":
-        raise ModelFolderError(f"{folder} is a plain {data['model_type']} model; `mindset convert` gives it a memory")
+        raise ModelFolderError(
+            f"{folder} is a plain {data['model_type']} model; `mindset convert` gives it a memory"
+        )
     if data.get("format_version") != FOLDER_VERSION:
         raise FormatError(
             f"{folder} has format version {data.get('format_version')}; this release reads {FOLDER_VERSION}"
         )
+    base, parts = data.get("base"), data.get("parts")
+    if not isinstance(base, dict) or "model_type" not in base or not _are_parts(parts):
+        raise FormatError(
+            f"{folder / 'config.json'} is damaged: its base or its parts are missing; convert the model again"
+        )
     register()
-    return MindsetConfig(base=data["base"], parts=data["parts"], source=data.get("source"))
+    return MindsetConfig(base=base, parts=parts, source=data.get("source"))
+
+
+def _are_parts(parts: Any) -> bool:
+    return isinstance(parts, list) and all(isinstance(part, dict) for part in parts)
 
 
 def _architecture(base: Any) -> type:
     from transformers import AutoModelForCausalLM
 
-    return cast(type, AutoModelForCausalLM._model_mapping[type(base)])
+    return cast(type, AutoModelForCausalLM._model_mapping[type(base)])  # noqa: SLF001  no public way to the class
 
 
 def _dense(folder: Path) -> dict[str, Tensor]:
@@ -176,14 +224,20 @@ def _dense(folder: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read ({plain.first_line(error)}); convert the model again") from error
+        raise WeightsError(
+            f"{path} cannot be read ({plain.first_line(error)}); convert the model again"
+        ) from error
 
 
-def _slot_state(memory: MemoryDir, parts: list[dict[str, Any]], *, copy: bool) -> Iterator[tuple[str, Tensor]]:
-    paths = {part["layer"]: part["path"] for part in parts}
+def _slot_state(
+    memory: MemoryDir, parts: list[dict[str, Any]], *, copy: bool
+) -> Iterator[tuple[str, Tensor]]:
+    paths = {part.get("layer"): part.get("path") for part in parts}
     for bank in memory.banks():
         if bank.layer not in paths:
-            raise FormatError(f"{memory.folder} has a bank for layer {bank.layer}, which config.json does not name")
+            raise FormatError(
+                f"{memory.folder} has a bank for layer {bank.layer}, which config.json does not name"
+            )
         for shard in bank.shards:
             for field, rows in shard.fields.items():
                 array = memory.array(bank.layer, shard.name, field, copy=copy)
@@ -191,7 +245,9 @@ def _slot_state(memory: MemoryDir, parts: list[dict[str, Any]], *, copy: bool) -
 
 
 def _tensor(array: NDArray[Any], dtype: str) -> Tensor:
-    tensor = torch.from_dlpack(array)  # takes a read-only map as it is; from_numpy would warn
+    with warnings.catch_warnings():  # torch warns of read-only maps, which nothing here writes to
+        warnings.simplefilter("ignore", UserWarning)
+        tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 

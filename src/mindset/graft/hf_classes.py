@@ -8,18 +8,20 @@ architecture's class with its banks in place.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from mindset.errors import UsageError
+from mindset.errors import FormatError, UsageError
 
 __all__ = ["FOLDER_VERSION", "MindsetConfig", "MindsetForCausalLM", "base_config", "register"]
 
 FOLDER_VERSION = 1
 
 
-class MindsetConfig(PreTrainedConfig):  # type: ignore[misc]
+# transformers makes its constructor take more than its signature says; a checker of calls has to leave it alone.
+@no_type_check
+class MindsetConfig(PreTrainedConfig):
     """`base`: the original config as a dict, untouched; `parts`: what was put into it."""
 
     model_type = "mindset"
@@ -32,9 +34,12 @@ class MindsetConfig(PreTrainedConfig):  # type: ignore[misc]
 def base_config(config: MindsetConfig) -> Any:
     """The base architecture's own config object."""
     base = dict(config.base or {})
-    made = AutoConfig.for_model(base.pop("model_type"), **base)
-    if config._attn_implementation_internal is not None:
-        made._attn_implementation = config._attn_implementation_internal
+    try:
+        made = AutoConfig.for_model(base.pop("model_type"), **base)
+    except Exception as error:  # a value out of range fails wherever the config first uses it, as anything
+        raise FormatError(
+            f"config.json is damaged: its base is no config of a known architecture ({error})"
+        ) from error
     return made
 
 
@@ -50,6 +55,8 @@ class MindsetForCausalLM:
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
         slots = kwargs.pop("slots", "ram")
         allowed = {"device_map", "attn_implementation"}
+        # Where the config was read first, the choice of attention code is in it.
+        kwargs.setdefault("attn_implementation", getattr(config, "_attn_implementation_internal", None))
         passed = {name: value for name, value in kwargs.items() if name in allowed}
         if not Path(path).is_dir():
             raise UsageError(f"{path} is no local folder; mindset models are opened from disk")

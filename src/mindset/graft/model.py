@@ -27,7 +27,17 @@ from mindset.graft.parts import apply_part, describe_part, swap_in
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["MindsetModel", "banks", "dense_parameters", "graft", "learning", "memory_parameters", "model_class", "reading", "without_memory"]
+__all__ = [
+    "MindsetModel",
+    "banks",
+    "dense_parameters",
+    "graft",
+    "learning",
+    "memory_parameters",
+    "model_class",
+    "reading",
+    "without_memory",
+]
 
 
 class MindsetModel:
@@ -82,20 +92,22 @@ def graft(
     family = family_of(teacher.config)
     made = {index: make(index, teacher.get_submodule(family.layers)[index]) for index in layers}  # type: ignore[index]
     student = _copy_without(teacher, [f"{family.layers}.{index}.{family.place}" for index in layers])
-    student.__class__ = model_class(type(teacher))
+    student.__class__ = model_class(cast(type, type(teacher)))
     student.skips = dict.fromkeys(layers, skip)
     student.source = None
     for index, bank in made.items():
         reference = next(student.parameters())
-        swap_in(student.get_submodule(family.layers)[index], family, bank.to(reference))  # type: ignore[index]
-    return student
+        swap_in(student.get_submodule(family.layers)[index], family, bank.to(reference))
+    return cast("PreTrainedModel", student)
 
 
 def _copy_without(teacher: PreTrainedModel, paths: list[str]) -> Any:
     """A deep copy of a model in which the modules at `paths` are not copied, since they are replaced at once."""
-    spared = {id(module): module for path in paths for module in teacher.get_submodule(path).modules()}
-    spared |= {id(p): p for path in paths for p in teacher.get_submodule(path).parameters()}  # type: ignore[misc]
-    return copy.deepcopy(teacher, memo=dict(spared))
+    spared: dict[int, object] = {}
+    for path in paths:
+        block = teacher.get_submodule(path)
+        spared |= {id(part): part for part in (*block.modules(), *block.parameters())}
+    return copy.deepcopy(teacher, memo=spared)
 
 
 def memory_parameters(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mindset.errors import FormatError
+from mindset.errors import FormatError, MindsetError
 from mindset.graft.associative import AssociativeBank
 from mindset.graft.bank import Bank, MirrorBank
 from mindset.graft.families import Family, FeedForward, layers_of, read_ff
@@ -61,29 +61,38 @@ def apply_part(model: nn.Module, family: Family, part: dict[str, Any]) -> None:
     if kind != "bank":
         raise FormatError(f"this model folder has a part of kind '{kind}', which this release does not know")
     if version != PART_VERSION:
-        raise FormatError(f"part '{part.get('path')}' has version {version}; this release reads {PART_VERSION}")
+        raise FormatError(
+            f"part '{part.get('path')}' has version {version}; this release reads {PART_VERSION}"
+        )
     try:
         layer = layers_of(cast(Any, model), family)[part["layer"]]
         swap_in(layer, family, _empty_bank(part, layer, family))
-    except (KeyError, TypeError, IndexError) as error:
-        raise FormatError(f"part '{part.get('path')}' of config.json is incomplete or damaged: {error!r}") from error
+    except MindsetError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration) as error:
+        raise FormatError(
+            f"part '{part.get('path')}' of config.json is incomplete or damaged: {error!r}"
+        ) from error
 
 
 def _empty_bank(part: dict[str, Any], layer: nn.Module, family: Family) -> Bank:
     skip = build_skip(part["skip"], part["d_model"])
+    if part["bank"] not in ("mirror", "featural", "associative"):
+        raise FormatError(
+            f"this model folder has a bank of kind '{part['bank']}', which this release does not know"
+        )
     if part["bank"] == "mirror":
-        bank: Bank = _empty_mirror(part, layer, family, skip)
-        return bank
+        return _empty_mirror(part, layer, family, skip)
     shape = {"n_slots": part["n_slots"], "n_heads": part["n_heads"], "d_key": part["d_key"], "k": part["k"]}
     if part["bank"] == "featural":
         return FeaturalBank(part["layer"], part["d_model"], **shape, weight=part["weight"], skip=skip)
-    if part["bank"] == "associative":
-        extra = {name: part[name] for name in ("novelty", "inserts_per_step", "gradient")}
-        return AssociativeBank(part["layer"], part["d_model"], **shape, **extra, skip=skip)
-    raise FormatError(f"this model folder has a bank of kind '{part['bank']}', which this release does not know")
+    extra = {name: part[name] for name in ("novelty", "inserts_per_step", "gradient")}
+    return AssociativeBank(part["layer"], part["d_model"], **shape, **extra, skip=skip)
 
 
-def _empty_mirror(part: dict[str, Any], layer: nn.Module, family: Family, skip: nn.Module | None) -> MirrorBank:
+def _empty_mirror(
+    part: dict[str, Any], layer: nn.Module, family: Family, skip: nn.Module | None
+) -> MirrorBank:
     family_activation = layer.get_submodule(family.activation)
     like = read_ff(layer, family).key
     shards = {}

@@ -39,7 +39,7 @@ class ConversionPlan:
     candidates: int | None = None
     """Slots that are rescored exactly; None with `all`."""
     weight: str | None = None
-    """How a new slot is weighted; None: `silu` or `relu` beside a mirror as its family is gated or not, else `relu`."""
+    """How a new slot is weighted; None: beside a mirror as the block's own neurons are, else `relu`."""
     layers: str = "all"
     """`all`, or layers and ranges as in `0,3,5-9`."""
     skip: str = "none"
@@ -70,7 +70,9 @@ class ConversionPlan:
         if self.heads != 1:
             raise UsageError(f"a mirror bank has one head, not {self.heads}")
         if self.weight in ("distance", "softmax"):
-            raise UsageError(f"weighting by {self.weight} needs --bank featural; beside a mirror use relu, gelu, silu")
+            raise UsageError(
+                f"weighting by {self.weight} needs --bank featural; beside a mirror use relu, gelu, silu"
+            )
 
     @property
     def proposer(self) -> ProposerSpec:

@@ -84,7 +84,8 @@ class Proxy(nn.Module):
         stacked = torch.cat([row.detach().double() for row in rows]) * scale
         values, vectors = torch.linalg.eigh(moment.double())
         root = vectors * values.clamp_min(values.max() * 1e-10).sqrt()
-        _, _, right = torch.linalg.svd(stacked @ root, full_matrices=False)
+        # All d_model right singular vectors, however few the slots; the triangle has the same ones and is small.
+        _, _, right = torch.linalg.svd(torch.linalg.qr(stacked @ root, mode="r").R)
         basis = right[: self.project.shape[0]]  # rank x d_model, in whitened coordinates
         inverse = (vectors / values.clamp_min(values.max() * 1e-10).sqrt()) @ basis.T
         self.project.copy_(inverse.T.to(self.project))

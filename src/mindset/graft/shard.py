@@ -8,7 +8,7 @@ Invariant: the activation is a module without parameters, so a shard's state is 
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -53,6 +53,11 @@ class Shard(nn.Module):
         self.rule = rule
         self._norm: tuple[tuple[int, int], Tensor] | None = None
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Shard:
+        """Moves and casts may put other numbers at the address that `_norm` was measured at."""
+        self._norm = None
+        return cast(Shard, super()._apply(*args, **kwargs))  # type: ignore[no-untyped-call]
+
     @property
     def n_slots(self) -> int:
         return int(self.key.shape[0])
@@ -93,8 +98,8 @@ class Shard(nn.Module):
         """The length of every value, kept until a value changes (never while training: every step changes them)."""
         value = self.value
         if self.training or value.is_inference():
-            return value.detach().norm(dim=-1)
-        stamp = (value._version, value.data_ptr())
+            return cast(Tensor, value.detach().norm(dim=-1))
+        stamp = (value._version, value.data_ptr())  # noqa: SLF001  torch has no public name for it
         if self._norm is None or self._norm[0] != stamp:
             self._norm = (stamp, value.detach().norm(dim=-1))
         return self._norm[1]

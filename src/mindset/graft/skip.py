@@ -34,7 +34,8 @@ def _ridge(inputs: Tensor, cross: Tensor) -> Tensor:
     """`(second moment + ridge)^-1 cross` in float64: the least-squares map from x to the residual."""
     moment = inputs.double()
     ridge = _RIDGE * moment.diagonal().mean() * torch.eye(moment.shape[0], dtype=torch.float64)
-    return torch.linalg.solve(moment + ridge.to(moment.device), cross.double())
+    solved: Tensor = torch.linalg.solve(moment + ridge.to(moment.device), cross.double())
+    return solved
 
 
 class AffineSkip(nn.Module):
@@ -52,8 +53,8 @@ class AffineSkip(nn.Module):
     def fit(self, moment: Tensor, cross: Tensor, mean_x: Tensor, mean_y: Tensor) -> None:
         """Add the least-squares map of centred moments `E[xx']`, `E[xy']` to what is there."""
         slope = _ridge(moment, cross).T
-        self.weight += slope.to(self.weight)
-        self.bias += (mean_y.double() - slope @ mean_x.double()).to(self.bias)
+        self.weight.add_(slope.to(self.weight))
+        self.bias.add_((mean_y.double() - slope @ mean_x.double()).to(self.bias))
 
 
 class LowRankSkip(nn.Module):
@@ -71,14 +72,18 @@ class LowRankSkip(nn.Module):
 
     @torch.no_grad()
     def fit(self, moment: Tensor, cross: Tensor, mean_x: Tensor, mean_y: Tensor) -> None:
-        """Replace it by the reduced-rank regression of centred moments (Izenman 1975, eq. 2.3)."""
-        slope = _ridge(moment, cross).T
-        root = torch.linalg.cholesky(moment.double() + 1e-9 * moment.double().diagonal().mean() * _eye(moment))
+        """Add the least-squares map to what is there, and keep its best rank R (Izenman 1975, eq. 2.3)."""
+        present = self.up.double() @ self.down.double()
+        mean_y = mean_y.double() + present @ mean_x.double()
+        slope = _ridge(moment, cross).T + present
+        root = torch.linalg.cholesky(
+            moment.double() + 1e-9 * moment.double().diagonal().mean() * _eye(moment)
+        )
         left, _, _ = torch.linalg.svd(slope @ root, full_matrices=False)
         basis = left[:, : self.down.shape[0]]
         self.up.copy_(basis.to(self.up))
         self.down.copy_((basis.T @ slope).to(self.down))
-        self.bias += (mean_y.double() - basis @ (basis.T @ (slope @ mean_x.double()))).to(self.bias)
+        self.bias.add_((mean_y - basis @ (basis.T @ (slope @ mean_x.double()))).to(self.bias))
 
 
 def _eye(like: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def _rows(
     model: PreTrainedModel, batch: WindowBatch
 ) -> tuple[Float[Tensor, "scored d"], Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows vocab"]]]:
     """Return a row for each scored position, and what makes logits of some of them."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     states = _states_before(head, model, batch) if isinstance(head, nn.Module) else None
     if states is None:
         return _run(model, batch)[batch.predicting], lambda logits: logits

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from mindset.errors import UsageError
 from mindset.probe.logits import evaluation_mode
 
-__all__ = ["Decoded", "SpeedComparison", "decode", "decode_ratio", "tokens_per_second"]
+__all__ = ["Decoded", "SpeedComparison", "cache_name", "decode", "decode_ratio", "tokens_per_second"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +72,15 @@ class SpeedComparison:
 def decode(model: PreTrainedModel, prompt_tokens: Int[Tensor, " prompt"], new_tokens: int = 128) -> Decoded:
     """Read the prompt, then choose `new_tokens` tokens greedily, one step each."""
     _check(prompt_tokens, new_tokens)
-    ids, cache_name = prompt_tokens.to(model.device)[None], _cache_name(model)
+    ids, named = prompt_tokens.to(model.device)[None], cache_name(model)
     with evaluation_mode(model), torch.no_grad():
         start = _now(model)
-        cache = model(input_ids=ids[:, :-1], use_cache=True)[cache_name]
+        cache = model(input_ids=ids[:, :-1], use_cache=True)[named]
         between = _now(model)
         token, chosen = ids[:, -1:], []
         for _ in range(new_tokens):
-            step = model(input_ids=token, use_cache=True, **{cache_name: cache})
-            cache, token = step[cache_name], step.logits[:, -1:].argmax(-1)
+            step = model(input_ids=token, use_cache=True, **{named: cache})
+            cache, token = step[named], step.logits[:, -1:].argmax(-1)
             chosen.append(token)
         end = _now(model)
     return Decoded(torch.cat(chosen, dim=1)[0].cpu(), between - start, end - between)
@@ -136,7 +136,7 @@ def _seconds(run: Decoded) -> float:
     return run.prompt_seconds + run.step_seconds
 
 
-def _cache_name(model: PreTrainedModel) -> str:
+def cache_name(model: PreTrainedModel) -> str:
     """Name the cache as this model does: transformers 5.24 renamed it and deprecates the old name."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 

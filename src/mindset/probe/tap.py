@@ -1,7 +1,9 @@
-"""What a teacher's forward pass shows: inputs and outputs of its feed-forward blocks, and the states before its head.
+"""What a forward pass shows: inputs and outputs of feed-forward blocks, and the states before the output layer.
 
 Everything is caught by hooks that come off when the block closes. While states are tapped the output layer sees one
-position only, since training applies it in pieces itself.
+position only, since who taps them applies it in pieces itself.
+
+Does not know what is done with what it caught. Invariant: tapping blocks changes no output of the model.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ def tap_blocks(model: Any, layers: tuple[int, ...]) -> Iterator[dict[int, Pass]]
                 caught.x = _flat(args[0])
 
             def after(_m: nn.Module, args: tuple[Any, ...], out: Tensor, caught: Pass = caught) -> None:
-                caught.y = _flat(out - args[1]) if family.call == "residual" else _flat(out)
+                # A copy, because Falcon adds the attention's output to this very tensor.
+                caught.y = _flat(out - args[1]) if family.call == "residual" else _flat(out).clone()
 
             layer = stack_of_layers[index]
             stack.callback(layer.get_submodule(family.place).register_forward_pre_hook(before).remove)

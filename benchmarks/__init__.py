@@ -1,0 +1,1 @@
+"""Every claim of this project as a command: `python -m benchmarks.NAME [--quick] [--seed N]`."""

@@ -1,0 +1,115 @@
+"""Rows on SmolLM2-135M-Instruct (dequantised from 4 bits): untrained, after 6 minutes, after an hour, layers swapped.
+
+Time is two cores' time: a row of 60 minutes ends after 7,200 processor seconds, however busy the machine was.
+Scored under `bpb-1`; trained on WikiText from 100,000, the other stories, tinystories from 60,000, `self` and `stdlib`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.rows import Bench, Measured, settings_of, shared_data
+from benchmarks.training import score_student, trained_student
+from mindset.distill.settings import DistillSettings
+from mindset.graft.bank import Bank
+from mindset.graft.convert import build_student
+from mindset.graft.families import family_of, layers_of
+from mindset.graft.model import banks
+from mindset.graft.parts import swap_in
+from mindset.graft.plan import ConversionPlan
+from mindset.graft.sources import load_teacher
+from mindset.probe.texts import scored_texts, training_texts
+from mindset.probe.windows import Windows
+
+__all__ = ["smollm2_rows"]
+
+SKETCH = {768: 0.015, 384: 0.12, 192: 0.42, 96: 1.15}
+"""Untrained gaps on WikiText-2 that were measured before this code existed."""
+SWAPPED = (3, 10, 15, 30)
+
+
+def smollm2_rows(bench: Bench) -> None:
+    """All rows of this teacher."""
+    teacher = load_teacher("smollm2")
+    shared = shared_data()
+    ranges = [text for text in scored_texts(shared) if text.name != "tinystories"]
+    first = 2 if bench.quick else 10_000
+    texts = {t.name: Windows.of(t.read(shared), teacher.tokenizer, t.window).first(first) for t in ranges}
+    main = "wikitext2" if "wikitext2" in texts else "pydoc_topics"
+    _untrained(bench, teacher, texts, main)
+    text_items = tuple(f"{item}" for item in _training_items(shared))
+    base = DistillSettings(minutes=1.0 if bench.quick else 60.0, lr=1e-3, lr_end_to_end=3e-4, local_share=0.3)
+    demo = replace(
+        base, plan=ConversionPlan(k=384), data=("self", "stdlib"), minutes=1.0 if bench.quick else 6.0
+    )
+    _trained(bench, teacher, texts, "pydoc_topics", "k = 384, the demo's 6 minutes", demo, "<= 0.09")
+    hour = replace(base, plan=ConversionPlan(k=192))
+    if main == "wikitext2":
+        with_text = replace(hour, data=("self=3", *text_items))
+        _trained(
+            bench, teacher, texts, main, "k = 192, an hour, self + text", with_text, "<= 0.10", swap=True
+        )
+    _trained(bench, teacher, texts, main, "k = 192, an hour, self alone", replace(hour, data=("self",)), None)
+
+
+def _training_items(shared: Any) -> list[str]:
+    """The training ranges as `--data` items; of the stories every file but the scored one."""
+    items = []
+    for text in training_texts(shared):
+        if text.file is None or shared is None:
+            continue
+        files = [path for path in sorted(shared.glob(text.file)) if path != shared / (text.without or "-")]
+        items += [f"{path}:{text.start}-" if text.start else str(path) for path in files]
+    return items
+
+
+def _untrained(bench: Bench, teacher: Any, texts: dict[str, Windows], main: str) -> None:
+    for k, sketch in SKETCH.items():
+        plan = ConversionPlan(k=k)
+
+        def measure(plan: ConversionPlan = plan) -> Measured:
+            return score_student(build_student(teacher.model, plan), teacher.model, texts, main)
+
+        bar = f"<= {sketch + 0.005}" if k == 384 and main == "wikitext2" else None
+        bench.row(
+            f"untrained, k = {k} of 1,536", measure, unit="bits/byte", settings=settings_of(plan), bar=bar
+        )
+
+
+def _trained(
+    bench: Bench, teacher: Any, texts: dict[str, Windows], main: str, name: str, settings: DistillSettings,
+    bar: str | None, *, swap: bool = False,
+) -> None:  # fmt: skip
+    shown = settings_of(settings) | {"data": [item.rsplit("/", 1)[-1] for item in settings.data]}
+    held: dict[str, Any] = {}
+
+    def measure() -> Measured:
+        student, told = trained_student(teacher, settings)
+        held["student"] = student
+        scored = score_student(student, teacher.model, texts, main)
+        return Measured(scored.figure, scored.baseline, scored.interval, scored.extra | told)
+
+    bench.row(f"SmolLM2 {name}", measure, unit="bits/byte", settings=shown, bar=bar)
+    if not (swap and "student" in held):
+        return
+    for count in SWAPPED:
+        mixed = _some_layers(teacher, held["student"], count)
+
+        def swapped(mixed: Any = mixed) -> Measured:
+            return score_student(mixed, teacher.model, texts, main)
+
+        settings_row = shown | {"layers_swapped": sorted(banks(mixed))}
+        bench.row(f"SmolLM2 {name}: {count} layers swapped", swapped, unit="bits/byte", settings=settings_row)
+
+
+def _some_layers(teacher: Any, student: Any, count: int) -> Any:
+    """The teacher with the trained banks of `count` evenly spaced layers."""
+    trained = banks(student)
+    chosen = sorted({round(i * (len(trained) - 1) / max(1, count - 1)) for i in range(count)})
+    mixed = build_student(teacher.model, ConversionPlan(layers=",".join(map(str, chosen))))
+    family = family_of(teacher.model.config)
+    for layer in chosen:
+        bank: Bank = trained[layer]
+        swap_in(layers_of(mixed, family)[layer], family, bank)
+    return mixed

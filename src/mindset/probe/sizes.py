@@ -1,0 +1,35 @@
+"""How large a model is: bytes in RAM, bytes on disk, and how many tokens it can read at once.
+
+Does not know what the bytes are worth. Invariant: memory that several tensors share counts once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+__all__ = ["bytes_in_ram", "bytes_on_disk", "context_length"]
+
+
+def bytes_in_ram(model: PreTrainedModel) -> int:
+    """Bytes behind the parameters and buffers of a model as it is loaded."""
+    tensors = [*model.parameters(), *model.buffers()]
+    storages = {(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Bytes of the weights and slots in a model folder (or of one file); reports, runs and tokenizer left out."""
+    if path.is_file():
+        return path.stat().st_size
+    files = [*path.glob("model*.safetensors"), *(path / "memory").rglob("*")]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Most tokens that the model has positions for; models that name none read any number."""
+    config = model.config.get_text_config()
+    named = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(named or sys.maxsize)

@@ -1,0 +1,291 @@
+"""Which slots spoke for the next token, and what each of them says.
+
+Slots are ranked by influence at the last position of the prompt: abs(weight) times the length of the value as the
+bank adds it (a featural or associative value goes through its head's part of the output projection first). What a
+slot promotes is its value, with the sign of its weight, on the direct path to the logits; `logit` is what it so adds
+to the most likely token's, to first order.
+
+Does not know where a slot's text came from: the store will. Invariant: asking changes nothing in the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mindset.errors import UsageError
+from mindset.graft.bank import Bank, MirrorBank
+from mindset.graft.model import banks
+from mindset.graft.recording import Read, record
+from mindset.graft.sources import load_teacher
+from mindset.probe.generate import prompt_tokens
+from mindset.probe.logits import evaluation_mode
+from mindset.probe.unembedding import direct_logits, final_norm, residual_directions
+
+__all__ = ["Candidate", "Why", "WhySlot", "explain", "residual_values", "why"]
+
+SHOWN_CANDIDATES, SHOWN_PROMOTED = 5, 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that may come next."""
+
+    token: str
+    """Its text."""
+    id: int
+    """Its number in the vocabulary."""
+    probability: float
+    """What the model gives it."""
+
+
+@dataclass(frozen=True)
+class WhySlot:
+    """One slot that was read at the last position."""
+
+    layer: int
+    """Layer of its bank."""
+    head: int
+    """Head of its bank; 0 for a mirror bank."""
+    shard: str
+    """Shard of its bank."""
+    slot: int
+    """Row in the shard."""
+    influence: float
+    """abs(weight) x norm(value)."""
+    weight: float
+    """Its weight, with its sign."""
+    logit: float
+    """What it adds directly to the logit of the most likely token."""
+    promotes: tuple[str, ...]
+    """The tokens whose logits it raises most."""
+    source: str
+    """Where it comes from."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """What is likely to come next, and the slots that spoke."""
+
+    prompt: str
+    """The text that was continued."""
+    candidates: tuple[Candidate, ...]
+    """Likeliest tokens first."""
+    slots: tuple[WhySlot, ...]
+    """Most influential first."""
+    slots_read: int
+    """Slots read at the last position, all layers and heads together."""
+    influence_share: float
+    """Share of the summed influence of all of them that the shown ones have."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain data."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """The answer as lines for a terminal."""
+        shown = (
+            f"{len(self.slots)} of {self.slots_read:,} slots read, "
+            f"with {self.influence_share:.1%} of their influence"
+        )
+        likely = "   ".join(f"{_shown(c.token)} {c.probability:.1%}" for c in self.candidates)
+        head = ("layer", "head", "slot", "influence", "weight", "logit", "source", "promotes")
+        rows = [
+            (
+                str(slot.layer),
+                str(slot.head),
+                str(slot.slot),
+                f"{slot.influence:.2f}",
+                f"{slot.weight:+.2f}",
+                f"{slot.logit:+.2f}",
+                slot.source,
+                _fitting(slot.promotes),
+            )
+            for slot in self.slots
+        ]
+        return "\n".join(
+            [
+                f"next   {likely}",
+                "",
+                *_table(head, rows, right=6),
+                "",
+                shown,
+                f"logit: what a slot adds directly to {_shown(self.candidates[0].token)}",
+            ]
+        )
+
+
+def why(
+    folder: str | Path,
+    prompt: str,
+    top: int = 10,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+) -> Why:
+    """Explain the next token after `prompt` by the `top` slots of the model in `folder`."""
+    loaded = load_teacher(str(folder), dtype=dtype, device=device)
+    if not banks(loaded.model):
+        raise UsageError(
+            f"{loaded.name} has no memory to ask; `mindset convert {folder} --out DIR` gives it one"
+        )
+    return explain(loaded.model, loaded.tokenizer, prompt, top)
+
+
+def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, top: int = 10) -> Why:
+    """Explain the next token after `prompt` by the `top` slots of `model`."""
+    if top < 1:
+        raise UsageError(f"top={top}: ask for at least 1 slot")
+    if not banks(model):
+        raise UsageError(f"a {type(model).__name__} has no memory to ask; convert it first")
+    logits, state, reads = _read(model, prompt_tokens(model, tokenizer, prompt))
+    probabilities, ids = logits.softmax(-1).topk(min(SHOWN_CANDIDATES, len(logits)))
+    candidates = tuple(
+        Candidate(_text(tokenizer, i), i, p)
+        for i, p in zip(ids.tolist(), probabilities.tolist(), strict=True)
+    )
+    found, slots_read, total = _rank(model, reads, top)
+    slots = []
+    for one in found:
+        layer = one.bank.layer
+        direction = residual_directions(model, layer, reads[layer].output[-1], one.added[None])
+        slots.append(_explained(tokenizer, one, direct_logits(model, state, direction)[0], candidates[0].id))
+    shown = sum(slot.influence for slot in slots)
+    return Why(prompt, candidates, tuple(slots), slots_read, shown / total if total else 0.0)
+
+
+def residual_values(bank: Bank) -> Float[Tensor, "n_heads n_slots d_model"]:
+    """The value of every slot as its bank adds it to its output, per unit of weight."""
+    shards = [cast(Tensor, shard.value) for shard in cast(nn.ModuleDict, bank.shards).values()]
+    if isinstance(bank, MirrorBank):
+        return torch.cat(shards).detach()[None]
+    (value,) = shards
+    weight = cast(nn.Linear, bank.output).weight.view(bank.d_model, bank.n_heads, -1)
+    return torch.einsum("hsv,dhv->hsd", value, weight).detach()
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    bank: Bank
+    head: int
+    row: int
+    weight: float
+    influence: float
+    added: Float[Tensor, " d_model"]
+
+
+def _read(
+    model: PreTrainedModel, ids: Int[Tensor, " prompt"]
+) -> tuple[Float[Tensor, " vocab"], Float[Tensor, " d_model"], dict[int, Read]]:
+    """Logits and residual state at the last position, and what each bank read in the pass."""
+    reads: dict[int, Read] = {}
+    states: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        states.append(args[0][0, -1])
+
+    norm = final_norm(model)
+    before = model.get_output_embeddings() if isinstance(norm, nn.Identity) else norm
+    handle = before.register_forward_pre_hook(keep)
+    try:
+        with (
+            evaluation_mode(model),
+            torch.no_grad(),
+            record(model, lambda read: reads.update({read.layer: read})),
+        ):
+            logits = model(input_ids=ids.to(model.device)[None], use_cache=False).logits[0, -1]
+    finally:
+        handle.remove()
+    return logits.float(), states[-1], reads
+
+
+def _rank(model: PreTrainedModel, reads: dict[int, Read], top: int) -> tuple[list[_Found], int, float]:
+    """The most influential slots at the last position; how many were read there, and their summed influence."""
+    found: list[_Found] = []
+    slots_read, total = 0, 0.0
+    for layer, bank in banks(model).items():
+        weights, values = reads[layer].weights[-1], residual_values(bank)
+        influence = weights.abs() * values.norm(dim=-1)
+        slots_read += int((weights != 0).sum())
+        total += float(influence.sum())
+        for place in influence.flatten().topk(min(top, influence.numel())).indices.tolist():
+            head, row = at = divmod(place, bank.n_slots)
+            found.append(
+                _Found(bank, head, row, float(weights[at]), float(influence[at]), weights[at] * values[at])
+            )
+    found = sorted((one for one in found if one.influence > 0), key=lambda one: -one.influence)
+    return found[:top], slots_read, total
+
+
+def _explained(
+    tokenizer: PreTrainedTokenizerBase, found: _Found, logits: Float[Tensor, " vocab"], likeliest: int
+) -> WhySlot:
+    shard, row = _located(found.bank, found.row)
+    raised = logits.topk(min(SHOWN_PROMOTED, len(logits))).indices.tolist()
+    return WhySlot(
+        layer=found.bank.layer,
+        head=found.head,
+        shard=shard,
+        slot=row,
+        influence=found.influence,
+        weight=found.weight,
+        logit=float(logits[likeliest]),
+        promotes=tuple(_text(tokenizer, token) for token in raised),
+        source="the teacher's own neuron" if found.bank.kind == "mirror" and shard == "base" else "learned",
+    )
+
+
+def _located(bank: Bank, row: int) -> tuple[str, int]:
+    """Shard and row in it of a slot that is counted over all shards of a bank."""
+    for name, shard in cast(nn.ModuleDict, bank.shards).items():
+        n_slots = int(cast(Any, shard).n_slots)
+        if row < n_slots:
+            return name, row
+        row -= n_slots
+    raise IndexError(row)
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """A token's text as it stands in a line; where it is part of a character, as the vocabulary spells it."""
+    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    spelled = str(tokenizer.convert_ids_to_tokens(token))
+    if not text or "\N{REPLACEMENT CHARACTER}" in text:
+        return spelled
+    # SentencePiece drops the space before a word that begins a text.
+    return f" {text}" if spelled.startswith("▁") and not text.startswith(" ") else text
+
+
+def _shown(token: str) -> str:
+    """A token in quotes, so that spaces and line breaks are seen."""
+    return f"'{token.encode('unicode_escape').decode() if not token.isprintable() else token}'"
+
+
+def _fitting(tokens: Sequence[str], width: int = 40) -> str:
+    """As many tokens as fit into a line of a terminal, at least one."""
+    line = _shown(tokens[0])
+    for token in tokens[1:]:
+        if len(line) + len(_shown(token)) >= width:
+            break
+        line = f"{line} {_shown(token)}"
+    return line
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: int) -> list[str]:
+    """Lines of a table whose first `right` columns are flush right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        placed = (
+            c.rjust(w) if i < right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(placed).rstrip()
+
+    return [line(row) for row in (head, *rows)]
