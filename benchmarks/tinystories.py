@@ -50,7 +50,7 @@ def tinystories_rows(bench: Bench) -> None:
     texts = {"tinystories": Windows.of(story.read_bytes().decode()[:60_000], teacher.tokenizer, 256)}
     both = ("self", f"{story}:60000-")
     steps = 30 if bench.quick else STEPS
-    base = DistillSettings(steps=steps, data=both, lr=3e-3, lr_end_to_end=3e-3, local_share=0.35)
+    base = DistillSettings(steps=steps, data=both, lr=3e-3, lr_end_to_end=3e-3, local_share=0.25)
 
     def row(
         name: str, plan: ConversionPlan, bar: str | None = None, seeds: tuple[int, ...] = (0,), change: Any = None,
@@ -71,22 +71,35 @@ def tinystories_rows(bench: Bench) -> None:
 
         bench.row(name, measure, unit="bits/byte", settings=settings_of(plan), bar=bar)
 
-    mirror = ConversionPlan(k=32)
+    plain, mirror = ConversionPlan(k=32), ConversionPlan(k=32, skip="affine")
     untrained("teacher through the same evaluation", ConversionPlan(), "<= 0.000001")
-    untrained("mirror, k = 32 of 384, untrained", mirror)
+    untrained("mirror, k = 32 of 384, untrained", plain)
+    untrained("mirror, k = 8 of 384, untrained", ConversionPlan(k=8))
     untrained("FF removed", ConversionPlan(), change=_muted)
-    row("mirror, k = 32 of 384, self + text", mirror, "<= 0.03", SEEDS)
-    row("mirror, k = 32 of 384, self alone", mirror, "<= 0.035", SEEDS, data=("self",))
-    row("mirror, k = 8 of 384, self + text", ConversionPlan(k=8, skip="affine"), "<= 0.08", SEEDS)
-    scored = ConversionPlan(k=32, propose="score", candidates=96)
-    row("mirror, k = 32, 96 proposed by score", scored, "<= 0.05", SEEDS)
-    row("mirror, k = 32, 96 proposed by proxy:32", replace(scored, propose="proxy:32"), "<= 0.05")
+    row("mirror and affine skip, k = 32 of 384, self + text", mirror, "<= 0.03", SEEDS)
+    row("mirror and affine skip, k = 32 of 384, self alone", mirror, "<= 0.035", SEEDS, data=("self",))
+    row("mirror and affine skip, k = 8 of 384, self + text", replace(mirror, k=8), "<= 0.08", SEEDS)
+    scored = replace(mirror, propose="score", candidates=96)
+    row("mirror and affine skip, k = 32, 96 proposed by score", scored, "<= 0.05", SEEDS)
+    row("mirror without skip, k = 32 of 384, self + text", plain, "<= 0.03")
+    row(
+        "mirror and affine skip, k = 32, 96 proposed by proxy:32",
+        replace(scored, propose="proxy:32"),
+        "<= 0.05",
+    )
     fresh_slots = ConversionPlan(bank="featural", slots=4096, k=32, skip="affine", weight="relu")
-    row("4,096 new slots from a random start, relu, k = 32", fresh_slots, "<= 0.12", SEEDS, revive_every=25)
-    row("control: fresh dense FF of the teacher's size", ConversionPlan(), change=_fresh, anneal=0.0)
+    row("4,096 new slots from a random start, relu, k = 32", fresh_slots, "<= 0.12", revive_every=25)
+    row("control: fresh dense FF of the teacher's size", ConversionPlan(), change=_fresh, fit="none")
     row("control: affine only", ConversionPlan(skip="affine"), change=_muted)
-    row("control: shuffled teacher activations, local stage", mirror, local_share=1.0, shuffled_targets=True)
-    row("the same local stage, not shuffled", mirror, local_share=1.0)
+    row(
+        "control: shuffled teacher activations, local stage",
+        plain,
+        local_share=1.0,
+        shuffled_targets=True,
+        fit="none",
+        anneal=0.3,
+    )
+    row("the same local stage, not shuffled", plain, local_share=1.0, fit="none", anneal=0.3)
     row("mirror, k = 32 and 1,024 new slots beside", replace(mirror, slots=1024), revive_every=25)
     for weight in ("relu", "distance", "softmax"):
         plan = ConversionPlan(bank="featural", slots=1024, heads=4, k=32, weight=weight, skip="affine")

@@ -55,7 +55,9 @@ def _quiet() -> Iterator[None]:
             # Only banks train in training mode (see `stages`).
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
             # Lightning 2.6 asks torch 2.13's pytree in a way that torch has deprecated.
-            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+            warnings.filterwarnings(
+                "ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning
+            )
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

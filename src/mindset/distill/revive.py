@@ -2,9 +2,9 @@
 
 A dead slot of a featural or mirror bank takes the direction of an input whose output was least explained as its key
 and a share of what was missing as its value (the neuron resampling of Bricken et al. 2023, in place of a loss term).
-Many slots may be moved to inputs that are alike and would overshoot together; so the new values are then scaled, all
-of a bank by one number, to leave the least error on the batch. Slots of a mirror bank's base shard are left alone:
-they are the teacher's own and may be needed by text not seen yet.
+Slots moved to inputs that are alike overshoot together; so the share, one for a bank, is what leaves the least error on
+the batch. Slots of a mirror bank's base shard are left alone: they are the teacher's own and may be needed by text not
+seen yet.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mindset.probe.tap import tap_blocks, tap_states
 
 __all__ = ["revive"]
 
-_SHARE = 0.2
-"""What a revived slot adds at its input, as a share of the missing output."""
+_SHARES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+"""What a revived slot may add at its input, as a share of the missing output; never nothing, or it is not read."""
 _LEAST = 0.05
-"""Smallest factor of the values, since a slot of value zero is never read; and smallest weight that is divided by."""
+"""Smallest weight that is divided by."""
 
 
 @torch.no_grad()
@@ -61,20 +61,25 @@ def _revive_bank(bank: Bank, x: Tensor, y: Tensor) -> int:
     was_training, counter = bank.training, bank.counter
     bank.counter = None
     bank.eval()
-    before = bank(x)
-    missing = y - before
+    missing = y - bank(x)
     worst = missing.norm(dim=-1).topk(len(dead)).indices
     if isinstance(bank, FeaturalBank):
         values = _move_featural(bank, dead, x[worst], missing[worst])
     else:
         values = _move_mirror(cast(MirrorBank, bank), dead, x[worst], missing[worst])
-    added = bank(x) - before
-    best = (added * missing).sum() / added.square().sum().clamp_min(1e-12)
-    shard, rows = values
-    shard.value[rows] *= best.clamp(_LEAST, 1.0)
+    _settle(bank, *values, x, y)
     bank.train(was_training)
     bank.counter = counter
     return len(dead)
+
+
+def _settle(bank: Bank, shard: Any, rows: Any, x: Tensor, y: Tensor) -> None:
+    """Scale the new values by the one of `_SHARES` that leaves the least error."""
+    whole, errors = shard.value[rows], []
+    for share in _SHARES:
+        shard.value[rows] = whole * share
+        errors.append(float((y - bank(x)).square().sum()))
+    shard.value[rows] = whole * _SHARES[errors.index(min(errors))]
 
 
 def _move_featural(bank: FeaturalBank, dead: Tensor, x: Tensor, missing: Tensor) -> tuple[Any, Any]:
@@ -90,7 +95,7 @@ def _move_featural(bank: FeaturalBank, dead: Tensor, x: Tensor, missing: Tensor)
     weight = torch.ones_like(reach)
     if bank.weight != "softmax":
         weight = bank.weights(bank.queries(x))[heads, tokens, rows].clamp_min(_LEAST)
-    bank.rows.value[heads, rows] = back * (_SHARE * back.square().sum(-1) / reach / weight)[:, None]
+    bank.rows.value[heads, rows] = back * (back.square().sum(-1) / reach / weight)[:, None]
     return bank.rows, (heads, rows)
 
 
@@ -104,5 +109,5 @@ def _move_mirror(bank: MirrorBank, dead: Tensor, x: Tensor, missing: Tensor) -> 
         if offset is not None:
             offset[dead] = 0.0
     weight = shard.weights_at(x, dead[:, None])[:, 0]
-    shard.value[dead] = _SHARE * missing / weight.clamp_min(_LEAST)[:, None]
+    shard.value[dead] = missing / weight.clamp_min(_LEAST)[:, None]
     return shard, dead

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 from mindset.errors import UsageError
 from mindset.graft.plan import ConversionPlan
 
-__all__ = ["DistillSettings", "Trained"]
+__all__ = ["DistillSettings", "Fit", "Trained"]
 
 Trained = Literal["memory", "all", "attention"]
+Fit = Literal["values", "skip", "none"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class DistillSettings:
     """Steps of all stages together; None: limited by `minutes`."""
     minutes: float | None = None
     """Minutes of training (evaluation is not counted); None: limited by `steps`."""
-    local_share: float = 0.4
+    local_share: float = 0.2
     """Share of the run spent on the local stage; 0 skips it, 1 skips the end-to-end stage."""
     heal_steps: int = 0
     """Steps of next-token healing on the texts after distillation; 0: none."""
@@ -44,12 +45,14 @@ class DistillSettings:
     """Learning rate of everything dense that is trained (attention, norms), as a multiple of the keys'."""
     trained: Trained = "memory"
     """`memory`: banks and skips; `attention`: with attention and norms; `all`: with the embeddings too."""
-    anneal: float = 0.3
-    """Share of the local stage over which k falls from all to the target; 0: the target from the start."""
+    anneal: float = 0.0
+    """Share of the local stage over which k falls from all to the target; 0: the target from the start, as fitted."""
     warmup: float = 0.05
     """Share of a stage over which the learning rate rises."""
-    fit_skip: bool = True
-    """Fit the skip in closed form to what the banks leave out before training."""
+    fit: Fit = "values"
+    """Closed-form start before any gradient: `values` and skip, the `skip` alone, or `none`."""
+    fit_tokens: int = 16_384
+    """Tokens that the closed form is fitted to."""
     revive_every: int = 0
     """Steps after which slots that no token read are moved to where the error is; 0: never."""
     shuffled_targets: bool = False
@@ -72,10 +75,29 @@ class DistillSettings:
             raise UsageError("local_share and anneal are shares from 0 to 1, warmup one below 1")
         if self.batch < 1 or self.seq_len < 2:
             raise UsageError(f"batch = {self.batch}, seq_len = {self.seq_len}; give at least 1 and 2")
-        if self.trained not in get_args(Trained):
-            raise UsageError(f"'{self.trained}' cannot be trained; allowed: {', '.join(get_args(Trained))}")
+        for name in ("lr", "lr_end_to_end"):
+            self._check(name, positive=True)
+        for name in (
+            "value_lr_factor", "dense_lr_factor", "clip", "heal_steps", "revive_every", "checkpoint_every",
+        ):  # fmt: skip
+            self._check(name)
         if not self.data:
             raise UsageError("there is nothing to train on: give --data self, stdlib, a file or a folder")
+
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        if self.trained not in get_args(Trained):
+            raise UsageError(f"'{self.trained}' cannot be trained; allowed: {', '.join(get_args(Trained))}")
+        if self.fit not in get_args(Fit):
+            raise UsageError(f"'{self.fit}' cannot be fitted; allowed: {', '.join(get_args(Fit))}")
+        if self.fit_tokens < 1:
+            raise UsageError(f"fit_tokens = {self.fit_tokens}; give at least 1")
+
+    def _check(self, name: str, *, positive: bool = False) -> None:
+        value = getattr(self, name)
+        if not math.isfinite(value) or value < 0 or (positive and value == 0):
+            raise UsageError(f"{name} = {value}; give a number {'above 0' if positive else 'from 0'}")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain data, the plan included."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from mindset.distill.settings import DistillSettings
+from mindset.graft.associative import AssociativeBank
+from mindset.graft.bank import Bank
+from mindset.graft.families import family_of, layers_of
 from mindset.graft.model import banks
 
 __all__ = ["choose_trained", "parameter_groups"]
@@ -16,17 +20,29 @@ _VALUES = ("value",)
 
 def choose_trained(student: nn.Module, settings: DistillSettings) -> None:
     """Set `requires_grad` everywhere as `settings.trained` says."""
-    in_banks = {id(p) for bank in banks(student).values() for p in bank.parameters()}
-    head = student.get_output_embeddings()  # type: ignore[operator]
-    tables = {id(p) for m in (student.get_input_embeddings(), head) if m is not None for p in m.parameters()}  # type: ignore[operator]
+    own = _of(banks(student).values())
+    others = _of(_tables_and_blocks(student))
     for parameter in student.parameters():
-        own = id(parameter) in in_banks
-        body = id(parameter) not in tables
-        wanted = own or settings.trained == "all" or (settings.trained == "attention" and body)
-        parameter.requires_grad_(wanted)
+        with_attention = settings.trained == "attention" and id(parameter) not in others
+        parameter.requires_grad_(id(parameter) in own or with_attention or settings.trained == "all")
     for bank in banks(student).values():
-        if getattr(bank, "gradient", None) == "frozen":
-            bank.shards.base.key.requires_grad_(False)  # type: ignore[union-attr]
+        if isinstance(bank, AssociativeBank) and bank.gradient == "frozen":
+            bank.rows.key.requires_grad_(False)
+
+
+def _of(modules: Iterable[nn.Module]) -> set[int]:
+    return {id(parameter) for module in modules for parameter in module.parameters()}
+
+
+def _tables_and_blocks(student: Any) -> Iterator[nn.Module]:
+    """Embeddings, the output layer and the feed-forward blocks that no bank replaced: neither attention nor norm."""
+    yield from (module for module in student.modules() if isinstance(module, nn.Embedding))
+    if (head := student.get_output_embeddings()) is not None:
+        yield head
+    family = family_of(student.config)
+    for layer in layers_of(student, family):
+        if not isinstance(layer.get_submodule(family.place), Bank):
+            yield from (layer.get_submodule(path) for path in {family.place, family.key, family.value})
 
 
 def parameter_groups(student: nn.Module, settings: DistillSettings, lr: float) -> list[dict[str, Any]]:

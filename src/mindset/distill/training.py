@@ -6,7 +6,9 @@ models come from, nor reports.
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from mindset.distill.checkpoint import has_checkpoint, read_checkpoint, write_checkpoint
 from mindset.distill.data import open_mixture
 from mindset.distill.fit_skip import fit_skips
+from mindset.distill.fit_values import fit_values
 from mindset.distill.loop import Progress, run_stage
 from mindset.distill.mixture import SELF, DataItem, Mixture
 from mindset.distill.schedule import Clock
@@ -105,8 +108,8 @@ def _run_stage(run: Run, kind: type[Stage], share: float, lr: float) -> list[Any
         data.load_state_dict(state["data"])
     else:
         begun = run.resume and has_checkpoint(run.folder / "checkpoints" / name)
-        if name == "local" and settings.fit_skip and not begun:
-            fit_skips(run.student, run.teacher, [data.next_batch() for _ in range(2)])
+        if not begun and not run.steps:
+            _fit(run, data, clock)
         run_stage(stage, run.folder, resume=run.resume, progress=run.progress, accelerator=run.accelerator)
         _calibrate(run, data)
         final = {"state_dict": stage.state_dict(), "clock": clock.state(), "data": data.state_dict()}
@@ -114,6 +117,21 @@ def _run_stage(run: Run, kind: type[Stage], share: float, lr: float) -> list[Any
         shutil.rmtree(run.folder / "checkpoints" / name, ignore_errors=True)
     run.seconds[name], run.steps[name] = clock.elapsed, clock.done
     return data.describe()
+
+
+def _fit(run: Run, data: Mixture, clock: Clock) -> None:
+    """Start from the closed form; the time it takes is the first stage's."""
+    settings, began = run.settings, time.monotonic()
+    if settings.fit == "none":
+        return
+    run.progress("fitting in closed form", 0, 1)
+    batches = [data.next_batch() for _ in range(math.ceil(settings.fit_tokens / (data.batch * data.seq_len)))]
+    run.student.eval()
+    if settings.fit == "values":
+        fit_values(run.student, run.teacher, batches)
+    fit_skips(run.student, run.teacher, batches)
+    run.progress("fitting in closed form", 1, 1)
+    clock.spent += time.monotonic() - began
 
 
 def _calibrate(run: Run, data: Mixture) -> None:
