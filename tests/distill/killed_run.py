@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from distill.small import digest, make_run, make_settings
+from distill.small import make_run, make_settings
 
 from mindset.distill.training import heal, train
 from mindset.graft.plan import ConversionPlan
@@ -32,7 +32,6 @@ def main(folder: Path, told: str) -> None:
     run = make_run(folder, settings, resume=given["resume"], progress=heard)
     train(run)
     heal(run)
-    (folder.parent / f"{folder.name}.digest").write_text(digest(run.student), encoding="utf-8")
 
 
 if __name__ == "__main__":

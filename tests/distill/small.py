@@ -82,6 +82,7 @@ def make_settings(plan: ConversionPlan | None = None, **changes: Any) -> Distill
         seq_len=SEQ,
         lr=5e-3,
         lr_end_to_end=3e-3,
+        fit_tokens=256,
         checkpoint_every=0,
     )
     return replace(base, **changes)
@@ -101,7 +102,12 @@ def make_stage(
 
 
 def make_run(
-    folder: Path, settings: DistillSettings, *, resume: bool = False, progress: Any = silent, teacher: Any = None
+    folder: Path,
+    settings: DistillSettings,
+    *,
+    resume: bool = False,
+    progress: Any = silent,
+    teacher: Any = None,
 ) -> Run:
     """A run of the small teacher, everything built anew from its seeds."""
     teacher = make_teacher() if teacher is None else teacher

@@ -52,7 +52,9 @@ def same(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, Tensor):
-        bits = [t.contiguous().reshape(-1).view(torch.uint8).tolist() if t.numel() else [] for t in (left, right)]
+        bits = [
+            t.contiguous().reshape(-1).view(torch.uint8).tolist() if t.numel() else [] for t in (left, right)
+        ]
         return left.dtype == right.dtype and left.shape == right.shape and bits[0] == bits[1]
     if isinstance(left, dict):
         return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
@@ -72,8 +74,8 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, state: dict[Any, Any]) 
 
 def test_a_folder_holds_json_and_safetensors_only(tmp_path: Path) -> None:
     write_checkpoint({"a": torch.ones(2), "$tensor": "t00000", "b": {"$dict": 1}}, tmp_path / "c")
-    assert sorted(os.listdir(tmp_path)) == ["c"]
-    assert sorted(os.listdir(tmp_path / "c")) == ["state.json", "tensors.safetensors"]
+    assert sorted([path.name for path in tmp_path.iterdir()]) == ["c"]
+    assert sorted([path.name for path in (tmp_path / "c").iterdir()]) == ["state.json", "tensors.safetensors"]
     assert json.loads((tmp_path / "c/state.json").read_text())["version"] == 1
     length = struct.unpack("<Q", (tmp_path / "c/tensors.safetensors").read_bytes()[:8])[0]
     assert "t00000" in json.loads((tmp_path / "c/tensors.safetensors").read_bytes()[8 : 8 + length])
@@ -97,7 +99,7 @@ class Odd:
 def test_other_types_are_refused_and_nothing_is_left(tmp_path: Path, odd: object) -> None:
     with pytest.raises(FormatError, match=f"cannot hold a {type(odd).__name__}"):
         write_checkpoint({"deep": [{"x": (odd,)}]}, tmp_path / "c")
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def damage(folder: Path, how: str) -> None:
@@ -200,7 +202,7 @@ def test_a_kill_at_any_rename_leaves_a_whole_checkpoint_or_none(
     monkeypatch.setattr(os, "getpid", lambda: 12345)
     write_checkpoint({"n": 3}, folder)
     assert read_checkpoint(folder) == {"n": 3}
-    assert os.listdir(tmp_path) == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_writer_without_resume_wins_over_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_a_writer_without_resume_wins_over_what_a_killed_one_left(tmp_path: Path
     shutil.move(folder, tmp_path / ".c.old-1")
     write_checkpoint({"n": 2}, folder)
     assert read_checkpoint(folder) == {"n": 2}
-    assert os.listdir(tmp_path) == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 @pytest.mark.parametrize("words", ["Error while serializing: I/O error: full (os error 28)", None])
@@ -225,7 +227,7 @@ def test_a_full_disk_is_named_and_the_older_checkpoint_stays(
     with pytest.raises(DiskFullError, match="no space left"):
         write_checkpoint({"n": 2}, tmp_path / "c")
     assert read_checkpoint(tmp_path / "c") == {"n": 1}
-    assert os.listdir(tmp_path) == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_lightning_reads_and_removes_what_it_wrote(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from mindset.graft.plan import ConversionPlan
 from mindset.probe.tap import tap_blocks
 
 
-def passes(teacher: Any, tokens: Tensor, layers: tuple[int, ...] = (0, 1)) -> dict[int, tuple[Tensor, Tensor]]:
+def passes(
+    teacher: Any, tokens: Tensor, layers: tuple[int, ...] = (0, 1)
+) -> dict[int, tuple[Tensor, Tensor]]:
     with torch.no_grad(), tap_blocks(teacher, layers) as caught:
         teacher(tokens, use_cache=False)
     return {layer: both.both() for layer, both in caught.items()}
@@ -30,7 +32,9 @@ def batches(n: int, seed: int = 0) -> list[Tensor]:
 @torch.no_grad()
 def errors(student: Any, teacher: Any, tokens: Tensor) -> list[float]:
     found = passes(teacher, tokens)
-    return [float(scaled_error(bank(found[layer][0]), found[layer][1])) for layer, bank in banks(student).items()]
+    return [
+        float(scaled_error(bank(found[layer][0]), found[layer][1])) for layer, bank in banks(student).items()
+    ]
 
 
 def test_a_fitted_skip_is_numpys_ridge_regression() -> None:

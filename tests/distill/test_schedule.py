@@ -14,7 +14,9 @@ from mindset.distill.schedule import Clock, k_at, lr_at
     anneal=st.floats(0, 1),
     points=st.lists(st.floats(0, 1), min_size=2, max_size=20),
 )
-def test_k_falls_from_all_to_the_target(n_slots: int, target: int, anneal: float, points: list[float]) -> None:
+def test_k_falls_from_all_to_the_target(
+    n_slots: int, target: int, anneal: float, points: list[float]
+) -> None:
     target = min(target, n_slots)
     ks = [k_at(progress, anneal, n_slots, target) for progress in sorted(points)]
     numbers = [k for k in ks if k is not None]

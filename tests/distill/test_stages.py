@@ -241,7 +241,9 @@ def test_dead_slots_are_revived_while_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [LocalStage, EndToEndStage])
 @pytest.mark.parametrize("bank", ["mirror", "featural", "associative"])
-def test_a_checkpoint_holds_the_banks_and_what_is_trained_and_no_teacher(kind: type[Stage], bank: Any) -> None:
+def test_a_checkpoint_holds_the_banks_and_what_is_trained_and_no_teacher(
+    kind: type[Stage], bank: Any
+) -> None:
     plan, teacher = ConversionPlan(bank=bank, slots=8, k=4, skip="lowrank:2"), make_teacher()
     student = build_student(teacher, plan)
     stage = make_stage(kind, student, teacher, make_settings(plan))

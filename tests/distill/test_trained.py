@@ -49,7 +49,16 @@ def test_attention_adds_attention_and_norms_of_all_layers_and_nothing_else() -> 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "gpt_neox", "gemma2"])
 def test_attention_leaves_embeddings_and_other_blocks_alone_in_every_layout(family: str) -> None:
     names = chosen(PLAN, "attention", tiny_model(family))
-    other = ("wte", "wpe", "embed_tokens", "embed_positions", "word_embeddings.", "embed_in", "embed_out", "lm_head")
+    other = (
+        "wte",
+        "wpe",
+        "embed_tokens",
+        "embed_positions",
+        "word_embeddings.",
+        "embed_in",
+        "embed_out",
+        "lm_head",
+    )
     blocks = ("0.mlp", "0.fc1", "0.fc2")
     assert not [name for name in names if any(part in name for part in (*other, *blocks))]
     assert any("attn" in name or "attention" in name for name in names)
@@ -99,4 +108,7 @@ def test_groups_without_parameters_are_left_out() -> None:
     plan = ConversionPlan(k=6)
     student = build_student(make_teacher(), plan)
     choose_trained(student, make_settings(plan))
-    assert [group["name"] for group in parameter_groups(student, make_settings(plan), 0.1)] == ["keys", "values"]
+    assert [group["name"] for group in parameter_groups(student, make_settings(plan), 0.1)] == [
+        "keys",
+        "values",
+    ]

@@ -39,7 +39,7 @@ class _Normal:
     def solve(self, groups: list[int]) -> Tensor:
         """The change, each group of regressors penalised by its own mean square."""
         penalty = torch.cat([part.mean().expand_as(part) for part in self.gram.diagonal().split(groups)])
-        return torch.linalg.solve(self.gram + torch.diag(RIDGE * penalty), self.cross)
+        return cast(Tensor, torch.linalg.solve(self.gram + torch.diag(RIDGE * penalty), self.cross))
 
 
 @torch.no_grad()
@@ -82,10 +82,10 @@ def _apply(bank: MirrorBank, sums: _Normal) -> None:
     change = sums.solve(groups)
     shards = cast("list[Shard]", list(bank.shards.values()))
     for shard, rows in zip(shards, change[: bank.n_slots].split([s.n_slots for s in shards]), strict=True):
-        shard.value += rows.to(shard.value)
+        shard.value.add_(rows.to(shard.value))
     if affine:
         skip = cast(AffineSkip, bank.skip)
-        skip.weight += change[bank.n_slots : -1].T.to(skip.weight)
-        skip.bias += change[-1].to(skip.bias)
+        skip.weight.add_(change[bank.n_slots : -1].T.to(skip.weight))
+        skip.bias.add_(change[-1].to(skip.bias))
     elif bank.bias is not None:
-        bank.bias += change[-1].to(bank.bias)
+        bank.bias.add_(change[-1].to(bank.bias))

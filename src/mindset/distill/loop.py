@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -41,6 +42,14 @@ class _Batches:
     def __iter__(self) -> Iterator[Tensor]:
         while True:
             yield self.data.next_batch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning keeps in a checkpoint."""
+        return self.data.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.data.load_state_dict(state)
 
 
 @contextmanager

@@ -15,7 +15,12 @@ __all__ = ["page", "summary"]
 Figures = Mapping[str, Any]
 WIDTH = 96
 """Characters in a line of the summary."""
-STAGES = {"local": "local: each layer alone", "end_to_end": "end to end", "heal": "healing on text"}
+STAGES = {
+    "local": "local: each layer alone",
+    "end_to_end": "end to end",
+    "heal": "healing on text",
+    "heal-teacher": "the teacher's healing, beside it",
+}
 TEXTS = {
     "own_samples": "held-out samples of the teacher's own",
     "pydoc_topics": "Python's help topics (pydoc_topics)",

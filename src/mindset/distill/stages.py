@@ -2,8 +2,8 @@
 
 A stage knows its loss and its schedule; the loop around it, files and reports are elsewhere. The teacher hangs on a
 stage without being part of it: it is neither saved nor trained. Invariant: a stage's checkpoint holds exactly what
-changes (trained parameters, the banks' buffers, the clock, the data's position). Nothing here draws from torch's global
-generator, so that a resumed run goes on with the same numbers.
+changes (trained parameters, the banks' buffers, the clock; Lightning adds the optimizer and the data's position).
+Nothing here draws from torch's global generator, so that a resumed run goes on with the same numbers.
 """
 
 from __future__ import annotations
@@ -158,12 +158,10 @@ class Stage(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["clock"] = self.clock.state()
-        checkpoint["data"] = self.data.state_dict()
         checkpoint["counters"] = [cast(Tensor, bank.counter) for bank in banks(self.student).values()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.clock.restore(checkpoint["clock"])
-        self.data.load_state_dict(checkpoint["data"])
         self._counters = checkpoint["counters"]
 
     def on_train_start(self) -> None:
