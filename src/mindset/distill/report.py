@@ -44,7 +44,10 @@ PROMPTS = ("The capital of France is", "Once upon a time", "The easiest way to l
 NEW_TOKENS = 40
 SCORED_WORK = 5.2e11
 """Parameters times tokens of each text: 4,096 tokens of a model with 135 million parameters."""
-SPEED_PAIRS = 3
+OWN_LENGTH = 128
+"""Tokens of an own sample: the time that drawing takes goes by the length, not by how many are drawn."""
+SPEED_PAIRS, SPEED_TOKENS = 4, 32
+"""Pairs of decodings in turn, and new tokens of each."""
 
 Texts = Mapping[str, tuple[str, int]]
 """By name: a text, and the length of its windows."""
@@ -131,6 +134,7 @@ def make_report(
         name=Path(out).name,
         teacher_name=_teacher_name(student),
         speed_pairs=SPEED_PAIRS,
+        speed_tokens=SPEED_TOKENS,
         seed=settings.seed,
         progress=lambda stage, done, total: tell(f"report: {stage}", done, total),
         notes=notes,
@@ -170,7 +174,7 @@ def own_text(
 ) -> tuple[str, int]:
     """Samples of the teacher that no training draws, as text, and the length of its windows."""
     tell = progress or _silent
-    length = min(256, context_length(teacher))
+    length = min(OWN_LENGTH, context_length(teacher))
     rows = min(64, affordable_windows(teacher, length, SCORED_WORK / 2))
     samples = SelfSamples(
         teacher,

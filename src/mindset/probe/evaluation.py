@@ -93,6 +93,7 @@ def evaluate_models(
     teacher_name: str = "teacher",
     batch_tokens: int = 2048,
     speed_pairs: int = 5,
+    speed_tokens: int = NEW_TOKENS,
     seed: int = 0,
     progress: Progress | None = None,
     notes: Iterable[str] = (),
@@ -101,7 +102,8 @@ def evaluate_models(
 ) -> Evaluation:
     """Measure `student` beside `teacher` on `texts`: by name, a text and the length of its windows.
 
-    Windows longer than the context of a model are cut to it.
+    Windows longer than the context of a model are cut to it. Speed is that of `speed_tokens` new tokens, the median of
+    `speed_pairs` pairs of runs.
     """
     if not texts:
         raise UsageError("no text was given to score; give at least one")
@@ -123,7 +125,7 @@ def evaluate_models(
     if speed_pairs:
         ids = next(iter(cut.values())).ids
         prompt = torch.from_numpy(ids[: max(2, min(PROMPT_TOKENS, longest // 2))])
-        steps = min(NEW_TOKENS, longest - len(prompt))
+        steps = min(speed_tokens, longest - len(prompt))
         if progress is not None:
             progress("decoding in turn", 0, 1)
         speed = decode_ratio(student, teacher, prompt, steps, pairs=speed_pairs)
