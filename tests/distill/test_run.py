@@ -93,7 +93,7 @@ def test_a_healed_run_tells_both_healings(tmp_path: Path, source: str, settings:
     assert "the teacher's healing" in written.path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("at", [("local", 3), ("end_to_end", 3)])
+@pytest.mark.parametrize("at", [pytest.param(("local", 3), marks=pytest.mark.slow), ("end_to_end", 3)])
 def test_a_resumed_run_writes_the_same_model(
     tmp_path: Path, source: str, settings: DistillSettings, at: tuple[str, int]
 ) -> None:

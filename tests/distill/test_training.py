@@ -277,7 +277,11 @@ def read_log(folder: Path) -> list[Step]:
 
 @pytest.mark.parametrize(
     ("kind", "kill", "heals"),
-    [("mirror", ["local", 17], 0), ("associative", ["end_to_end", 12], 0), ("mirror", ["heal", 7], 10)],
+    [
+        ("mirror", ["local", 17], 0),
+        ("associative", ["end_to_end", 12], 0),
+        pytest.param("mirror", ["heal", 7], 10, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(
     tmp_path: Path, text: str, kind: str, kill: list[Any], heals: int
