@@ -1,6 +1,6 @@
 """Rows on SmolLM2-135M-Instruct (dequantised from 4 bits): untrained, after 6 minutes, after an hour, layers swapped.
 
-Time is two cores' time: a row of 60 minutes ends after 7,200 processor seconds, however busy the machine was.
+Time is wall minutes (`settings.minutes`), so run these rows on a quiet machine; processor seconds stand beside them.
 Scored under `bpb-1`; trained on WikiText from 100,000, the other stories, tinystories from 60,000, `self` and `stdlib`.
 """
 

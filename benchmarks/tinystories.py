@@ -1,7 +1,8 @@
 """Rows on tinystories-656k: both feed-forward blocks become banks, and the controls.
 
 Recipe and learning rates were chosen on tinystories.txt 160,000 to the end, training on 60,000-160,000 only; scored
-here, as `bpb-1` says, on 0-60,000, training on 60,000 to the end.
+here, as `bpb-1` says, on 0-60,000, training on 60,000 to the end. Two early sweep runs (learning rates 1e-3 and 3e-3 of
+the local stage) were scored on the scored range by mistake, then repeated and decided on the range named above.
 """
 
 from __future__ import annotations
