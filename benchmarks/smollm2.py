@@ -73,7 +73,7 @@ def _untrained(bench: Bench, teacher: Any, texts: dict[str, Windows], main: str)
 
         bar = f"<= {sketch + 0.005}" if k == 384 and main == "wikitext2" else None
         bench.row(
-            f"untrained, k = {k} of 1,536", measure, unit="bits/byte", settings=settings_of(plan), bar=bar
+            f"SmolLM2 untrained, k = {k} of 1,536", measure, unit="bits/byte", settings=settings_of(plan), bar=bar
         )
 
 

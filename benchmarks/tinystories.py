@@ -66,7 +66,7 @@ def _rows(bench: Bench, now: tuple[int, ...]) -> None:
             settings = replace(base, plan=replace(plan, seed=seed), seed=seed, **changes)
             shown = settings_of(settings) | {"data": [item.rsplit("/", 1)[-1] for item in settings.data]}
             measure = gap_row(teacher, settings, texts, "tinystories", change)
-            bench.row(name, measure, unit="bits/byte", settings=shown, seed=seed, bar=bar)
+            bench.row(f"tinystories: {name}", measure, unit="bits/byte", settings=shown, seed=seed, bar=bar)
 
     def untrained(name: str, plan: ConversionPlan, bar: str | None = None, change: Any = None) -> None:
         def measure() -> Measured:
@@ -75,7 +75,7 @@ def _rows(bench: Bench, now: tuple[int, ...]) -> None:
                 change(student)
             return score_student(student, teacher.model, texts, "tinystories")
 
-        bench.row(name, measure, unit="bits/byte", settings=settings_of(plan), bar=bar)
+        bench.row(f"tinystories: {name}", measure, unit="bits/byte", settings=settings_of(plan), bar=bar)
 
     plain, mirror = ConversionPlan(k=32), ConversionPlan(k=32, skip="affine")
     untrained("teacher through the same evaluation", ConversionPlan(), "<= 0.000001")
