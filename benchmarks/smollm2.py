@@ -46,11 +46,15 @@ def smollm2_rows(bench: Bench) -> None:
     _trained(bench, teacher, texts, "pydoc_topics", "k = 384, the demo's 6 minutes", demo, "<= 0.09")
     hour = replace(base, plan=ConversionPlan(k=192))
     if main == "wikitext2":
-        with_text = replace(hour, data=("self=3", *text_items))
+        with_text = replace(hour, data=("self", *text_items))
         _trained(
             bench, teacher, texts, main, "k = 192, an hour, self + text", with_text, "<= 0.10", swap=True
         )
     _trained(bench, teacher, texts, main, "k = 192, an hour, self alone", replace(hour, data=("self",)), None)
+
+
+SHARES = {"wikitext2": 2.0, "lovecraft": 1.5, "tinystories": 0.25}
+"""Rows of each training text, relative to one of `self`; the files of one text share its rows by their size."""
 
 
 def _training_items(shared: Any) -> list[str]:
@@ -60,7 +64,10 @@ def _training_items(shared: Any) -> list[str]:
         if text.file is None or shared is None:
             continue
         files = [path for path in sorted(shared.glob(text.file)) if path != shared / (text.without or "-")]
-        items += [f"{path}:{text.start}-" if text.start else str(path) for path in files]
+        total = sum(path.stat().st_size for path in files)
+        for path in files:
+            weight = SHARES[text.name] * path.stat().st_size / total
+            items.append(f"{path}{f':{text.start}-' if text.start else ''}={weight:.5f}")
     return items
 
 

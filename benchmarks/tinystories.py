@@ -56,7 +56,9 @@ def _rows(bench: Bench, now: tuple[int, ...]) -> None:
     texts = {"tinystories": Windows.of(story.read_bytes().decode()[:60_000], teacher.tokenizer, 256)}
     both = ("self", f"{story}:60000-")
     steps = 30 if bench.quick else STEPS
-    base = DistillSettings(steps=steps, data=both, lr=3e-3, lr_end_to_end=3e-3, local_share=0.25)
+    base = DistillSettings(
+        steps=steps, data=both, lr=3e-3, lr_end_to_end=3e-3, local_share=0.25, sample_temperature=1.2
+    )
 
     def row(
         name: str, plan: ConversionPlan, bar: str | None = None, seeds: tuple[int, ...] = (0,), change: Any = None,

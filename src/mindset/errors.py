@@ -8,6 +8,7 @@ The command line prints the message without a traceback: exit code 2 for `UsageE
 from __future__ import annotations
 
 __all__ = [
+    "BankSizeError",
     "DataError",
     "DiskFullError",
     "FormatError",
@@ -27,6 +28,10 @@ class MindsetError(Exception):
 
 class UsageError(MindsetError, ValueError):
     """An argument, option or setting that cannot be meant as given."""
+
+
+class BankSizeError(MindsetError, ValueError):
+    """More slots to read, or to propose, than a model's bank holds."""
 
 
 class UnsupportedModelError(MindsetError, ValueError):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mindset.errors import UsageError
+from mindset.errors import BankSizeError, UsageError
 from mindset.graft.bank import MirrorBank
 from mindset.graft.families import FeedForward
 from mindset.graft.propose import ProposerSpec
@@ -243,7 +243,7 @@ def test_residual_and_leading_axes_are_kept():
 # ---- refusals
 @pytest.mark.parametrize("k", [0, -1, 7])
 def test_k_that_the_bank_has_not_is_refused(k):
-    with pytest.raises(UsageError, match=f"k = {k}, but the bank of layer 0 holds 6 slots"):
+    with pytest.raises(BankSizeError, match=f"k = {k}, but the bank of layer 0 holds 6 slots"):
         make_bank(6, 0, 3).set_k(k)
 
 

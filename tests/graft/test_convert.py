@@ -2,7 +2,7 @@ import pytest
 import torch
 from graft.tiny import D_MLP, D_MODEL, N_LAYERS, save_teacher, tiny_model, tokens
 
-from mindset.errors import UsageError
+from mindset.errors import BankSizeError, UsageError
 from mindset.graft import folder
 from mindset.graft.associative import AssociativeBank
 from mindset.graft.bank import MirrorBank
@@ -135,7 +135,7 @@ def test_layers_differ_in_their_random_start_and_seeds_too():
 @pytest.mark.parametrize("plan", [ConversionPlan(k=25), ConversionPlan("featural", slots=4, k=5)])
 def test_a_k_above_the_slots_is_refused_with_what_is_allowed(plan):
     with pytest.raises(
-        UsageError, match=r"k = \d+, but the bank of layer 0 holds \d+ slots; give --k 1 to \d+ or all"
+        BankSizeError, match=r"k = \d+, but the bank of layer 0 holds \d+ slots; give --k 1 to \d+ or all"
     ):
         build_student(tiny_model("llama"), plan)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mindset.errors import UsageError
+from mindset.errors import BankSizeError, UsageError
 from mindset.graft.featural import FeaturalBank
 from mindset.graft.recording import record
 from mindset.graft.skip import build_skip
@@ -135,7 +135,7 @@ def test_muted_is_what_the_output_adds_alone():
 
 
 def test_a_k_above_the_slots_of_a_head_is_refused():
-    with pytest.raises(UsageError, match="k = 10, but the bank of layer 3 holds 9 slots"):
+    with pytest.raises(BankSizeError, match="k = 10, but the bank of layer 3 holds 9 slots"):
         make_bank(k=10)
 
 

@@ -35,10 +35,13 @@ TRAINING = (
         help="What is trained.  [memory]",
     ),
     click.option(
-        "--local-share", type=click.FloatRange(0, 1), metavar="X", help="Share of the local stage.  [0.4]"
+        "--local-share", type=click.FloatRange(0, 1), metavar="X", help="Share of the local stage.  [0.2]"
     ),
     click.option(
         "--heal-steps", type=click.IntRange(min=0), metavar="N", help="Steps on text afterwards.  [0]"
+    ),
+    click.option(
+        "--sample-temperature", type=float, metavar="X", help="Temperature at which self is drawn.  [1]"
     ),
     click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences a step.  [8]"),
     click.option("--seq-len", type=click.IntRange(min=2), metavar="N", help="Tokens a sequence.  [256]"),

@@ -36,10 +36,14 @@ class DocumentMix:
 
 
 def usual_mix(tokenizer: PreTrainedTokenizerBase) -> DocumentMix:
-    """Return a mix for a chat model (one with a chat template) or for any other."""
+    """Return a mix for a chat model (one with a chat template) or for any other.
+
+    Half of the documents of a model without chat begin with any word at all: texts that it did not write hold words
+    that it would hardly ever begin with.
+    """
     if tokenizer.chat_template:
         return DocumentMix(plain=1, word=1, opening=2, chat=1)
-    return DocumentMix(plain=1)
+    return DocumentMix(plain=1, word=1)
 
 
 class DocumentStarts:

@@ -108,6 +108,7 @@ def make_report(
     out: Path,
     settings: DistillSettings,
     notes: Sequence[str] = (),
+    teacher_bytes_on_disk: int | None = None,
     before: Look | None = None,
     data: Sequence[SourceUse] = (),
     seconds: Mapping[str, float] | None = None,
@@ -139,6 +140,7 @@ def make_report(
         progress=lambda stage, done, total: tell(f"report: {stage}", done, total),
         notes=notes,
         bytes_on_disk=bytes_on_disk(out),
+        teacher_bytes_on_disk=teacher_bytes_on_disk,
     ).to_json()
     after = look(student, teacher, tokenizer, label="trained", progress=tell)
     figures = {

@@ -57,6 +57,7 @@ def distill(
         out=out,
         settings=settings,
         notes=teacher.notes,
+        teacher_bytes_on_disk=teacher.file_bytes,
         before=before,
         data=uses,
         seconds=run.seconds,

@@ -27,6 +27,8 @@ class DistillSettings:
     """Steps of all stages together; None: limited by `minutes`."""
     minutes: float | None = None
     """Minutes of training (evaluation is not counted); None: limited by `steps`."""
+    sample_temperature: float = 1.0
+    """Temperature at which `self` is drawn; above 1 the samples are more varied than the teacher's own text."""
     local_share: float = 0.2
     """Share of the run spent on the local stage; 0 skips it, 1 skips the end-to-end stage."""
     heal_steps: int = 0
@@ -75,7 +77,7 @@ class DistillSettings:
             raise UsageError("local_share and anneal are shares from 0 to 1, warmup one below 1")
         if self.batch < 1 or self.seq_len < 2:
             raise UsageError(f"batch = {self.batch}, seq_len = {self.seq_len}; give at least 1 and 2")
-        for name in ("lr", "lr_end_to_end"):
+        for name in ("lr", "lr_end_to_end", "sample_temperature"):
             self._check(name, positive=True)
         for name in (
             "value_lr_factor", "dense_lr_factor", "clip", "heal_steps", "revive_every", "checkpoint_every",

@@ -23,6 +23,7 @@ from mindset.distill.loop import Progress, run_stage
 from mindset.distill.mixture import SELF, DataItem, Mixture
 from mindset.distill.schedule import Clock
 from mindset.distill.seeds import named_seed
+from mindset.distill.self_samples import SampleSettings
 from mindset.distill.settings import DistillSettings
 from mindset.distill.stages import EndToEndStage, HealStage, LocalStage, Stage
 from mindset.errors import UsageError
@@ -67,12 +68,16 @@ class Run:
             drawn += n
             self.progress(f"{stage}: drawing samples", drawn, 0)
 
+        settings, seed = self.settings, named_seed(self.settings.seed, stage)
         return open_mixture(
-            [DataItem.parse(item) for item in items or self.settings.data],
+            [DataItem.parse(item) for item in items or settings.data],
             self.tokenizer,
-            batch=self.settings.batch,
-            seq_len=self.settings.seq_len,
-            seed=named_seed(self.settings.seed, stage),
+            batch=settings.batch,
+            seq_len=settings.seq_len,
+            seed=seed,
+            samples=SampleSettings(
+                length=settings.seq_len, seed=seed, temperature=settings.sample_temperature
+            ),
             cache=self.cache or self.folder / "cache",
             teacher=self.teacher,
             on_drawn=on_drawn,

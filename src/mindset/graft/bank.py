@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindset.errors import UsageError
+from mindset.errors import BankSizeError, UsageError
+from mindset.graft.one_token import proposed_dots, read_weighted, usable
 from mindset.graft.propose import ProposerSpec, Proxy
 from mindset.graft.recording import Read, Recorder
 from mindset.graft.shard import Shard
@@ -29,7 +30,7 @@ from mindset.graft.shard import Shard
 __all__ = ["Bank", "MirrorBank", "top_mask"]
 
 GATHER_LIMIT = 2
-"""Most tokens for which gathering rows beats masked products; `timing.tune` measures it for a model."""
+"""Most tokens for which gathering rows beats masked products."""
 
 _RMS_DECAY = 0.99
 """How slowly `modulator_rms` follows the training batches."""
@@ -71,7 +72,7 @@ class Bank(nn.Module):
     def set_k(self, k: int | None) -> None:
         """Read k slots from now on; None reads all."""
         if k is not None and not 1 <= k <= self.n_slots:
-            raise UsageError(f"k = {k}, but the bank of layer {self.layer} holds {self.n_slots} slots")
+            raise BankSizeError(f"k = {k}, but the bank of layer {self.layer} holds {self.n_slots} slots")
         self.k = k
 
     def effective_k(self) -> int:
@@ -142,7 +143,7 @@ class MirrorBank(Bank):
         self.gather_limit = GATHER_LIMIT
         self.register_buffer("modulator_rms", torch.ones(self.n_slots, dtype=first.key.dtype))
         if self.propose.candidates > self.n_slots:
-            raise UsageError(
+            raise BankSizeError(
                 f"{self.propose.candidates} candidates, but the bank of layer {layer} holds {self.n_slots} slots"
             )
         self.proxies = nn.ModuleDict(
@@ -206,6 +207,9 @@ class MirrorBank(Bank):
 
     def read_gathered(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """Fetch modulators and values of candidates only."""
+        shard = self._shards()[0]
+        if len(self.shards) == 1 and usable(x, *shard.parameters()):
+            return self._read_compiled(x, shard)[None]
         k, norms = self.effective_k(), self._norms()
         if self.propose.kind == "all":
             weights = _join([shard.weights(x) for shard in self._shards()])
@@ -214,6 +218,22 @@ class MirrorBank(Bank):
         candidates, weights = self._rescored(x)
         best = (weights.detach().abs() * norms[candidates]).topk(k, dim=-1, sorted=False).indices
         return self._sum_values(candidates.gather(-1, best), weights.gather(-1, best))
+
+    def _read_compiled(self, x: Tensor, shard: Shard) -> Tensor:
+        """The same sums for one token, by the loops of `one_token`."""
+        spec, norms, x1 = self.propose, self._norms(), x[0]
+        if spec.kind == "all":
+            return read_weighted(shard.weights(x)[0], norms, shard.value, self.effective_k())
+        gates = shard.gates(x) if spec.kind == "score" else None
+        proposal = self._proposal(x, gates)[0]
+        if gates is None:
+            dots = proposed_dots(x1, proposal, spec.candidates, shard.key, shard.key_bias)
+            gates = cast(Tensor, shard.activation(dots[None]))
+        weights = gates[0]
+        if shard.modulator is not None:
+            rows, bias = shard.modulator, shard.modulator_bias
+            weights = weights * proposed_dots(x1, proposal, spec.candidates, rows, bias)
+        return read_weighted(weights, norms, shard.value, self.effective_k())
 
     def _rescored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates `[tokens, C]` and their exact weights."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from mindset.errors import UsageError
+from mindset.errors import BankSizeError, UsageError
 from mindset.graft import packaged
 from mindset.graft.associative import AssociativeBank
 from mindset.graft.bank import Bank, MirrorBank
@@ -113,7 +113,7 @@ def _make_bank(
 
 def _check_k(k: int | None, n_slots: int, layer: int) -> None:
     if k is not None and k > n_slots:
-        raise UsageError(
+        raise BankSizeError(
             f"k = {k}, but the bank of layer {layer} holds {n_slots} slots; give --k 1 to {n_slots} or all"
         )
 

@@ -43,6 +43,9 @@ def base_config(config: MindsetConfig) -> Any:
     return made
 
 
+_REFUSED = ("quantization_config", "load_in_8bit", "load_in_4bit")
+
+
 class MindsetForCausalLM:
     """Opens mindset folders for transformers' auto classes; models are of `graft.model.model_class`."""
 
@@ -57,6 +60,8 @@ class MindsetForCausalLM:
         allowed = {"device_map", "attn_implementation"}
         # Where the config was read first, the choice of attention code is in it.
         kwargs.setdefault("attn_implementation", getattr(config, "_attn_implementation_internal", None))
+        if refused := sorted(name for name, value in kwargs.items() if name in _REFUSED and value):
+            raise UsageError(f"{', '.join(refused)}: a model with a memory cannot be opened quantised")
         passed = {name: value for name, value in kwargs.items() if name in allowed}
         if not Path(path).is_dir():
             raise UsageError(f"{path} is no local folder; mindset models are opened from disk")
