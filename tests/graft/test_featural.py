@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mindset.errors import BankSizeError, UsageError
+from mindset.errors import BankSizeError
 from mindset.graft.featural import FeaturalBank
 from mindset.graft.recording import record
 from mindset.graft.skip import build_skip

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from mindset.errors import BankSizeError, UsageError
+from mindset.errors import BankSizeError
 from mindset.graft import packaged
 from mindset.graft.associative import AssociativeBank
 from mindset.graft.bank import Bank, MirrorBank

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -43,9 +44,9 @@ def read_weighted(
 ) -> Float[Tensor, " d_model"]:
     """Sum the values of the `k` slots of the highest `abs(weight) * norm`."""
     out = torch.zeros(value.shape[1], dtype=value.dtype)
-    loops = _loops()
-    assert loops is not None, "ask `usable` first"
-    loops.read_weighted(weights.numpy(), norms.numpy(), value.detach().numpy(), k, out.numpy())
+    cast(ModuleType, _loops()).read_weighted(
+        weights.numpy(), norms.numpy(), value.detach().numpy(), k, out.numpy()
+    )
     return out
 
 
@@ -59,9 +60,7 @@ def proposed_dots(
     """`row . x + bias` of the `candidates` best proposals, 0 for all others, whose rows are not fetched."""
     dots = torch.zeros_like(proposal)
     plus = dots if bias is None else bias.detach()
-    loops = _loops()
-    assert loops is not None, "ask `usable` first"
-    loops.proposed_dots(
+    cast(ModuleType, _loops()).proposed_dots(
         x.detach().numpy(), proposal.numpy(), candidates, rows.detach().numpy(), plus.numpy(), dots.numpy()
     )
     return dots
