@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mindset.graft import bank as bank_module
 from mindset.graft import one_token
 from mindset.graft.propose import ProposerSpec
-from mindset.graft.shard import RULES
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
 MANY = settings(max_examples=40, deadline=None)
@@ -44,13 +43,15 @@ def test_the_highest_are_summed_whatever_the_ties(n_slots, share, levels, seed):
 @given(
     n_slots=st.integers(1, 9), d_model=st.integers(1, 6), c_share=st.floats(0, 1), k_share=st.floats(0, 1),
     kind=st.sampled_from(["all", "score", "proxy"]), gated=st.booleans(), bias=st.booleans(),
-    rule=st.sampled_from(RULES), seed=st.integers(0, 999),
+    rule=st.sampled_from(["gelu", "silu"]), seed=st.integers(0, 999),
 )  # fmt: skip
 def test_loops_are_torchs_steps(*, n_slots, d_model, c_share, k_share, kind, gated, bias, rule, seed):
     candidates = 1 + round(c_share * (n_slots - 1))
     spec = ProposerSpec(kind, 0 if kind == "all" else candidates, 1 if kind == "proxy" else 0)
     k = 1 + round(k_share * ((n_slots if kind == "all" else candidates) - 1))
     bank = make_bank(n_slots, 0, d_model, gated=gated, bias=bias, rule=rule, k=k, seed=seed, propose=spec)
+    many = make_x(20, d_model, seed).detach()  # without moments, or with ReLU, a proxy's ranks would be tied
+    bank.calibrate(many.T @ many / 20, many.mean(0))
     x = make_x(1, d_model, seed)
     with torch.no_grad():
         compiled = bank.read_gathered(x)
@@ -64,7 +65,7 @@ def test_what_is_not_a_number_spoils_the_sum_and_nothing_else():
     weights = torch.tensor([1.0, float("nan"), 2.0])
     assert one_token.read_weighted(weights, torch.ones(3), torch.eye(3), 3).isnan().any()
     alone = torch.full((3,), float("nan"))
-    assert one_token.read_weighted(alone, torch.ones(3), torch.eye(3), 2).isnan().sum() == 2
+    assert one_token.read_weighted(alone, torch.ones(3), torch.eye(3), 2).isnan().all()
 
 
 def test_without_numba_the_sums_are_the_same(monkeypatch):
