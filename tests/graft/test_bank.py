@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mindset.errors import BankSizeError, UsageError
+from mindset.graft import bank as bank_module
 from mindset.graft.bank import MirrorBank
 from mindset.graft.families import FeedForward
 from mindset.graft.propose import ProposerSpec
@@ -127,6 +128,7 @@ def test_one_token_fetches_only_what_the_candidates_need(monkeypatch):
     bank = make_bank(50, 0, 4, k=3, propose=ProposerSpec("score", 6))
     fetched = []
     select = torch.Tensor.index_select
+    monkeypatch.setattr(bank_module, "usable", lambda *_: False)  # torch's steps; the loops: test_one_token
     monkeypatch.setattr(Tensor, "index_select", lambda t, d, i: fetched.append(len(i)) or select(t, d, i))
     modulator = bank.shards["base"].modulator
     bank._norms()  # measured once for all tokens
@@ -248,7 +250,7 @@ def test_k_that_the_bank_has_not_is_refused(k):
 
 
 def test_more_candidates_than_slots_and_more_k_than_candidates_are_refused():
-    with pytest.raises(UsageError, match="7 candidates, but the bank of layer 0 holds 6"):
+    with pytest.raises(BankSizeError, match="7 candidates, but the bank of layer 0 holds 6"):
         make_bank(6, 0, 3, propose=ProposerSpec("score", 7))
     with pytest.raises(UsageError, match="k = 5 of only 4 candidates"):
         make_bank(6, 0, 3, k=5, propose=ProposerSpec("score", 4))

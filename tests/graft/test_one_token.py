@@ -75,3 +75,15 @@ def test_without_numba_the_sums_are_the_same(monkeypatch):
         compiled = bank(x)
         monkeypatch.setattr(one_token, "_loops", lambda: None)
         torch.testing.assert_close(bank(x), compiled, rtol=0, atol=1e-9)
+
+
+def test_no_row_is_fetched_but_the_candidates():
+    bank = make_bank(50, 0, 4, k=3, propose=ProposerSpec("score", 6))
+    x = make_x(1, 4)
+    shard = bank.shards["base"]
+    with torch.no_grad():
+        before = bank(x)
+        proposal = shard.gates(x).abs() * bank.modulator_rms * shard.value_norm()
+        others = torch.ones(50, dtype=torch.bool).index_fill(0, proposal[0].topk(6).indices, False)
+        shard.modulator[others] = float("nan")
+        assert torch.equal(bank(x), before)
