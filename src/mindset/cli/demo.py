@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -155,7 +155,8 @@ def _distil(out: Path, settings: DistillSettings, runtime: Runtime, as_json: boo
         "   Stop it whenever you like: the same command goes on.",
     )
     with progress.progress(silent=as_json) as report:
-        return distill(SOURCE, out, settings, resume=True, progress=report, device=runtime.device)
+        made = distill(SOURCE, out, settings, resume=True, progress=report, device=runtime.device)
+    return cast("Report", made)
 
 
 class _Teller:

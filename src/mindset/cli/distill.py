@@ -75,6 +75,7 @@ def distill(*, model: str, out: Path, runtime: Runtime, resume: bool, as_json: b
       mindset distill smollm2 --out smol --k 384 --data self --minutes 10
       mindset distill smollm2 --out smol --k 384 --data self --minutes 10 --resume
       tensorboard --logdir smol
+      torchrun --nproc-per-node 2 -m mindset distill smollm2 --out smol --device cuda --steps 2000
     """
     from mindset.distill.settings import DistillSettings
     from mindset.graft.plan import ConversionPlan
@@ -87,7 +88,9 @@ def distill(*, model: str, out: Path, runtime: Runtime, resume: bool, as_json: b
     from mindset.distill.run import distill as distill_model
 
     with runtime.active(), progress.progress(silent=as_json) as report:
-        result = distill_model(model, out, settings, resume, progress=report)
+        result = distill_model(model, out, settings, resume, progress=report, device=runtime.device)
+    if result is None:  # a helper of torchrun's: the first process speaks
+        return
     if as_json:
         render.print_json(result.to_json())
         return

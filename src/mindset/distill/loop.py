@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from mindset.distill.checkpoint import FolderCheckpointIO, has_checkpoint
 from mindset.distill.mixture import Mixture
+from mindset.distill.ranks import ranks
 from mindset.distill.stages import Stage
 
 __all__ = ["Progress", "run_stage"]
@@ -28,6 +30,8 @@ Progress = Callable[..., None]
 
 class _Batches:
     """The mixture as an endless loader; its position lives in the mixture, not here.
+
+    Of several processes each takes its own batch of every round, so that all stand at the same place.
 
     It gives a length, which no run reaches, because Lightning reads one batch ahead where there is none: then a
     checkpoint would hold the position after a batch that was not trained on yet.
@@ -40,8 +44,10 @@ class _Batches:
         return 2**40
 
     def __iter__(self) -> Iterator[Tensor]:
+        place = ranks()
         while True:
-            yield self.data.next_batch()
+            given = [self.data.next_batch() for _ in range(place.world)]
+            yield given[place.rank]
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning keeps in a checkpoint."""
@@ -79,17 +85,19 @@ def run_stage(
     *,
     resume: bool,
     progress: Progress,
-    accelerator: str = "cpu",
-    devices: int | str = 1,
+    device: str = "cpu",
 ) -> None:
     """Train one stage to its end, from its checkpoint where `resume` is set and there is one."""
+    place, where = ranks(), torch.device(device)
     checkpoint = run / "checkpoints" / stage.name
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     start = str(checkpoint) if resume and has_checkpoint(checkpoint) else None
     with _quiet():
         trainer = L.Trainer(
-            accelerator=accelerator,
-            devices=devices,
+            accelerator=where.type,
+            devices=[where.index] if ":" in device and place.world == 1 else place.local_world,
+            num_nodes=place.world // place.local_world,
+            strategy="ddp_find_unused_parameters_true" if place.world > 1 else "auto",
             max_steps=-1,
             max_epochs=-1,
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=stage.name),
@@ -103,8 +111,9 @@ def run_stage(
 
         def after_step(loss: float) -> None:
             clock, every = stage.clock, stage.settings.checkpoint_every
-            progress(stage.name, round(1000 * clock.progress), 1000, steps=clock.done, loss=loss)
-            if every and clock.done % every == 0 and not clock.over:
+            if place.first:
+                progress(stage.name, round(1000 * clock.progress), 1000, steps=clock.done, loss=loss)
+            if every and clock.done % every == 0 and not trainer.should_stop:
                 trainer.save_checkpoint(checkpoint)
 
         stage.after_step = after_step

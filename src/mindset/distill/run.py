@@ -13,6 +13,7 @@ from typing import Any
 
 from mindset.distill import report as reports
 from mindset.distill.loop import Progress
+from mindset.distill.ranks import ranks
 from mindset.distill.settings import DistillSettings
 from mindset.distill.training import Run, heal, silent, train
 from mindset.errors import FormatError, RunMismatchError, UsageError
@@ -33,21 +34,31 @@ def distill(
     *,
     progress: Progress | None = None,
     device: str = "cpu",
-) -> reports.Report:
-    """Distil MODEL `source` (converted as `settings.plan` says, or a converted folder as it is) into `out`."""
-    out, progress = Path(out), progress or silent
+) -> reports.Report | None:
+    """Distil MODEL `source` (converted as `settings.plan` says, or a converted folder as it is) into `out`.
+
+    Under torchrun all processes train one student; the first returns the report, the others None.
+    """
+    out, progress, first = Path(out), progress or silent, ranks().first
+    progress = progress if first else silent
+    if not first and device == "cuda":
+        device = f"cuda:{ranks().local_rank}"
     loaded, teacher = _load(source, device)
     run_folder = out / "run"
-    _claim(run_folder, source, settings, resume)
+    if first:
+        _claim(run_folder, source, settings, resume)
     student: Any = loaded.model
     if teacher is loaded:
         student = build_student(teacher.model, settings.plan)
         student.source = source_name(source, teacher.path)
-    accelerator = "cpu" if device == "cpu" else "auto"
-    run = Run(teacher.model, student, teacher.tokenizer, settings, run_folder, resume, progress, accelerator)
-    before = reports.measure_before(student, teacher.model, teacher.tokenizer, run_folder, progress)
+    run = Run(teacher.model, student, teacher.tokenizer, settings, run_folder, resume, progress, device)
+    before = None
+    if first:
+        before = reports.measure_before(student, teacher.model, teacher.tokenizer, run_folder, progress)
     uses = train(run)
     healed_teacher = heal(run)
+    if not first:
+        return None
     model_folder.save(student, out, teacher.tokenizer)
     keep_origin(teacher.path, out)
     return reports.make_report(

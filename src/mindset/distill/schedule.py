@@ -64,10 +64,6 @@ class Clock:
             return min(1.0, self.done / self.steps)
         return min(1.0, self.elapsed / (self.seconds or 1.0))
 
-    @property
-    def over(self) -> bool:
-        return self.progress >= 1.0
-
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
         return {"done": self.done, "spent": self.elapsed}

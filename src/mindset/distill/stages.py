@@ -93,17 +93,25 @@ class Stage(L.LightningModule):
             bank.counter = None
             bank.set_k(self.targets[layer])
         self.student.eval()
+        # Lightning leaves what it trained on the CPU.
+        self.student.to(next(cast(nn.Module, self.teacher).parameters()).device)
+
+    def _progress(self) -> float:
+        """How far the stage is; processes that train together go by the first one's clock."""
+        alone = self.clock.seconds is None or self.trainer.world_size == 1
+        return self.clock.progress if alone else self.trainer.strategy.broadcast(self.clock.progress)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        share = lr_at(self.clock.progress, self.settings.warmup)
+        progress = self._progress()
+        share = lr_at(progress, self.settings.warmup)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
         for layer, bank in banks(self.student).items():
-            bank.set_k(self._k(bank, self.targets[layer]))
+            bank.set_k(self._k(bank, progress, self.targets[layer]))
 
-    def _k(self, bank: Bank, target: int | None) -> int | None:
-        k = k_at(self.clock.progress, self.anneal, bank.n_slots, target)
+    def _k(self, bank: Bank, progress: float, target: int | None) -> int | None:
+        k = k_at(progress, self.anneal, bank.n_slots, target)
         candidates = getattr(bank, "propose", None)
         limit = candidates.candidates if candidates is not None else 0
         return min(k, limit) if k is not None and limit else k
@@ -118,16 +126,25 @@ class Stage(L.LightningModule):
         self.clock.done += 1
         done, every = self.clock.done, self.settings.revive_every
         self.figures["k"] = next(iter(banks(self.student).values())).effective_k()
+        if done % (every or _USE_EVERY) == 0:
+            self._sum_use()
         if every and done % every == 0:
-            self.figures["revived"] = revive(self.student, batch, self.teacher)
+            shared = self.trainer.strategy.broadcast(batch)  # the same slots move in every process
+            self.figures["revived"] = revive(self.student, shared, self.teacher)
         if done % (every or _USE_EVERY) == 0:
             self._count_use()
         if done % _LOG_EVERY == 0 or done % (every or _USE_EVERY) == 0:
             self._log()
-        if self.clock.over:
+        if self._progress() >= 1:
             self.trainer.should_stop = True
         if self.after_step is not None:
             self.after_step(float(self.figures["loss"]))
+
+    def _sum_use(self) -> None:
+        """Count what all processes read."""
+        for bank in banks(self.student).values():
+            counter = cast(Tensor, bank.counter)
+            counter.copy_(self.trainer.strategy.reduce(counter.clone(), reduce_op="sum"))
 
     def _count_use(self) -> None:
         for layer, bank in banks(self.student).items():

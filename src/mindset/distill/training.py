@@ -21,6 +21,7 @@ from mindset.distill.fit_skip import fit_skips
 from mindset.distill.fit_values import fit_values
 from mindset.distill.loop import Progress, run_stage
 from mindset.distill.mixture import SELF, DataItem, Mixture
+from mindset.distill.ranks import ranks, wait
 from mindset.distill.schedule import Clock
 from mindset.distill.seeds import named_seed
 from mindset.distill.self_samples import SampleSettings
@@ -51,7 +52,8 @@ class Run:
     """`out/run`."""
     resume: bool
     progress: Progress
-    accelerator: str = "cpu"
+    device: str = "cpu"
+    """A torch device; of several processes each takes the one of its number."""
     cache: Path | None = None
     """Where tokens and samples are kept; None: in the run's folder."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -115,11 +117,13 @@ def _run_stage(run: Run, kind: type[Stage], share: float, lr: float) -> list[Any
         begun = run.resume and has_checkpoint(run.folder / "checkpoints" / name)
         if not begun and not run.steps:
             _fit(run, data, clock)
-        run_stage(stage, run.folder, resume=run.resume, progress=run.progress, accelerator=run.accelerator)
+        run_stage(stage, run.folder, resume=run.resume, progress=run.progress, device=run.device)
         _calibrate(run, data)
         final = {"state_dict": stage.state_dict(), "clock": clock.state(), "data": data.state_dict()}
-        write_checkpoint(final, done)
-        shutil.rmtree(run.folder / "checkpoints" / name, ignore_errors=True)
+        if ranks().first:
+            write_checkpoint(final, done)
+            shutil.rmtree(run.folder / "checkpoints" / name, ignore_errors=True)
+        wait()
     run.seconds[name], run.steps[name] = clock.elapsed, clock.done
     return data.describe()
 
@@ -170,5 +174,5 @@ def _heal(run: Run, model: Any, texts: tuple[str, ...], name: str) -> None:
         model, run.teacher, settings=settings, clock=clock, data=run.data("heal", texts),
         lr=settings.lr_end_to_end / 5,
     )  # fmt: skip
-    run_stage(stage, run.folder / name, resume=run.resume, progress=run.progress, accelerator=run.accelerator)
+    run_stage(stage, run.folder / name, resume=run.resume, progress=run.progress, device=run.device)
     run.seconds[name], run.steps[name] = clock.elapsed, clock.done
