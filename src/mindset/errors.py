@@ -9,12 +9,14 @@ from __future__ import annotations
 
 __all__ = [
     "BankSizeError",
+    "BusyError",
     "DataError",
     "DiskFullError",
     "FormatError",
     "MindsetError",
     "MissingError",
     "ModelFolderError",
+    "ReadOnlyError",
     "RunMismatchError",
     "UnsupportedModelError",
     "UsageError",
@@ -52,6 +54,14 @@ class FormatError(MindsetError, ValueError):
 
 class MissingError(MindsetError, LookupError):
     """Something named that is not there."""
+
+
+class BusyError(MindsetError, TimeoutError):
+    """Something that another process is writing to."""
+
+
+class ReadOnlyError(MindsetError, PermissionError):
+    """Something that was opened for reading, or lies where it cannot be written."""
 
 
 class DiskFullError(MindsetError, OSError):

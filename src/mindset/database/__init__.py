@@ -1,0 +1,1 @@
+"""An engine from a URL, numbered migrations, full text; what is stored is the callers' business."""

@@ -1,0 +1,127 @@
+"""Full-text search over columns of a table, with the same meaning on SQLite (FTS5) and PostgreSQL (tsvector).
+
+A query is what people type into a search box: words that must all occur, "a phrase", -without, this OR that, begin*.
+Words are compared without case, whole, unstemmed. The index is kept by the database itself, in the transaction
+of the change; it holds no text of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mindset.database.engine import Dialect, dialect_of
+from mindset.errors import UsageError
+
+__all__ = ["FullText", "Term", "parse_query"]
+
+_PIECE = re.compile(r'(-?)(?:"([^"]*)"?|(\S+))')
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One thing that a query asks for: words in a row."""
+
+    words: tuple[str, ...]
+    """Lower case."""
+    without: bool = False
+    """Whether it must not occur."""
+    beginning: bool = False
+    """Whether the last word may go on."""
+
+
+def parse_query(text: str) -> list[list[Term]]:
+    """Terms that must all hold, each a list of alternatives."""
+    every: list[list[Term]] = []
+    join = False
+    for sign, phrase, word in _PIECE.findall(text):
+        if word == "OR" and every:
+            join = True
+            continue
+        words = tuple(_WORD.findall((phrase or word).lower()))
+        if not words:
+            continue
+        term = Term(words, sign == "-", word.endswith("*"))
+        if join and not term.without and not every[-1][0].without:
+            every[-1].append(term)
+        else:
+            every.append([term])
+        join = False
+    if not any(not terms[0].without for terms in every):
+        raise UsageError(f"{text!r} names no word to look for; give at least one")
+    return every
+
+
+@dataclass(frozen=True)
+class FullText:
+    """The index of one table."""
+
+    table: str
+    """Table whose text is searched."""
+    columns: tuple[str, ...]
+    """Its columns of text."""
+    key: str = "id"
+    """Its whole-number primary key."""
+
+    def statements(self, dialect: Dialect) -> tuple[str, ...]:
+        """What a migration runs to make the index, rows that are there already included."""
+        return self._sqlite() if dialect == "sqlite" else self._postgresql()
+
+    def condition(self, connection: sa.Connection, query: str) -> sa.TextClause:
+        """`table.key IN (...)` for a WHERE clause, with its parameter bound."""
+        parsed, name = parse_query(query), f"{self.table}_text"
+        if dialect_of(connection) == "sqlite":
+            sql = f"{self.table}.{self.key} IN (SELECT rowid FROM {name} WHERE {name} MATCH :text_query)"  # noqa: S608
+            return sa.text(sql).bindparams(text_query=_fts5(parsed))
+        sql = f"{self.table}.{name} @@ to_tsquery('simple', :text_query)"
+        return sa.text(sql).bindparams(text_query=_tsquery(parsed))
+
+    def _sqlite(self) -> tuple[str, ...]:
+        name, columns = f"{self.table}_text", ", ".join(self.columns)
+        new = ", ".join(f"new.{column}" for column in self.columns)
+        old = ", ".join(f"old.{column}" for column in self.columns)
+        # Names are ours, from the code.
+        put = f"INSERT INTO {name}(rowid, {columns}) VALUES (new.{self.key}, {new});"  # noqa: S608
+        take = f"INSERT INTO {name}({name}, rowid, {columns}) VALUES ('delete', old.{self.key}, {old});"  # noqa: S608
+        options = (
+            f"content='{self.table}', content_rowid='{self.key}', tokenize='unicode61 remove_diacritics 0'"
+        )
+        changes = f"UPDATE OF {self.key}, {columns}"
+        return (
+            f"CREATE VIRTUAL TABLE {name} USING fts5({columns}, {options})",
+            f"INSERT INTO {name}({name}) VALUES ('rebuild')",  # noqa: S608
+            f"CREATE TRIGGER {name}_insert AFTER INSERT ON {self.table} BEGIN {put} END",
+            f"CREATE TRIGGER {name}_delete AFTER DELETE ON {self.table} BEGIN {take} END",
+            f"CREATE TRIGGER {name}_update AFTER {changes} ON {self.table} BEGIN {take} {put} END",
+        )
+
+    def _postgresql(self) -> tuple[str, ...]:
+        name = f"{self.table}_text"
+        joined = " || ' ' || ".join(f"coalesce({column}, '')" for column in self.columns)
+        made = f"tsvector GENERATED ALWAYS AS (to_tsvector('simple', {joined})) STORED"
+        return (
+            f"ALTER TABLE {self.table} ADD COLUMN {name} {made}",
+            f"CREATE INDEX {name}_index ON {self.table} USING gin ({name})",
+        )
+
+
+def _fts5(query: list[list[Term]]) -> str:
+    def spelled(term: Term) -> str:
+        return f'"{" ".join(term.words)}"{"*" if term.beginning else ""}'
+
+    wanted = [" OR ".join(map(spelled, terms)) for terms in query if not terms[0].without]
+    unwanted = [spelled(term) for terms in query for term in terms if term.without]
+    found = " AND ".join(f"({terms})" for terms in wanted)
+    return f"({found})" + "".join(f" NOT {term}" for term in unwanted)
+
+
+def _tsquery(query: list[list[Term]]) -> str:
+    def spelled(term: Term) -> str:
+        words = [f"'{word}'" for word in term.words]
+        words[-1] += ":*" if term.beginning else ""
+        return f"{'!' if term.without else ''}({' <-> '.join(words)})"
+
+    return " & ".join(f"({' | '.join(map(spelled, terms))})" for terms in query)
