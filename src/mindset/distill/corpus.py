@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Int, UInt32
 from transformers import PreTrainedTokenizerBase
 
+from mindset.atomic_file import replacing
 from mindset.distill.text_source import Documents, TextSource
 from mindset.errors import DataError
-from mindset.store.atomic_file import replacing
 
 __all__ = ["Corpus", "load_tokens", "read_corpus", "save_tokens", "tokenizer_digest"]
 

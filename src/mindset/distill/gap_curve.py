@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mindset.atomic_file import replacing
 from mindset.graft.bank import Bank
 from mindset.graft.model import MindsetModel, banks, reading
 from mindset.probe.bits import score
@@ -24,7 +25,6 @@ from mindset.probe.sizes import context_length
 from mindset.probe.texts import SCORED
 from mindset.probe.use import watch_fvu
 from mindset.probe.windows import Windows
-from mindset.store.atomic_file import replacing
 
 __all__ = ["Look", "affordable_windows", "look", "measure_before", "usual_ks"]
 

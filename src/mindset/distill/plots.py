@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindset.atomic_file import replacing
 from mindset.errors import UsageError
 from mindset.probe.bootstrap import Interval
-from mindset.store.atomic_file import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mindset.atomic_file import replacing
 from mindset.distill import plots, report_page
 from mindset.distill.gap_curve import Look, Progress, affordable_windows, look, measure_before
 from mindset.distill.mixture import SourceUse
@@ -33,7 +34,6 @@ from mindset.probe.evaluation import default_texts, evaluate_models
 from mindset.probe.generate import continue_text
 from mindset.probe.sizes import bytes_on_disk, context_length
 from mindset.probe.windows import Windows
-from mindset.store.atomic_file import replacing
 
 __all__ = ["Report", "make_report", "measure_before", "own_text"]
 

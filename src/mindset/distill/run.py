@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mindset.atomic_file import replacing
 from mindset.distill import report as reports
 from mindset.distill.loop import Progress
 from mindset.distill.ranks import ranks
@@ -21,7 +22,6 @@ from mindset.graft import folder as model_folder
 from mindset.graft.convert import build_student, keep_origin, source_name
 from mindset.graft.model import MindsetModel
 from mindset.graft.sources import Loaded, load_teacher
-from mindset.store.atomic_file import replacing
 
 __all__ = ["distill"]
 

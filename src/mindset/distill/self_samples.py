@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Int64, UInt32
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mindset.atomic_file import replacing
 from mindset.distill.corpus import load_tokens, save_tokens, tokenizer_digest
 from mindset.distill.document_starts import DocumentMix, DocumentStarts, usual_mix
 from mindset.distill.sampling import Drawing, draw_rows
 from mindset.distill.seeds import named_seed
 from mindset.errors import RunMismatchError, UsageError
-from mindset.store.atomic_file import replacing
 
 __all__ = ["SampleSettings", "SelfSamples", "weights_digest"]
 

@@ -5,12 +5,10 @@ Knows numpy and the file system; knows neither torch nor models. From the outsid
     memory_dir.py    the `memory/` folder of a model: banks -> shards -> slabs, published by one rename
     records.py       a bank and its shards as plain data, checked when built
     slab.py          one file of fixed-size rows, its dtype named and its blocks checksummed
-    atomic_file.py   a file that appears complete or not at all
 """
 
-from mindset.store.atomic_file import replacing
 from mindset.store.memory_dir import Damage, MemoryDir
 from mindset.store.records import BankRecord, Rows, ShardRecord
 from mindset.store.slab import STORAGE, Slab
 
-__all__ = ["STORAGE", "BankRecord", "Damage", "MemoryDir", "Rows", "ShardRecord", "Slab", "replacing"]
+__all__ = ["STORAGE", "BankRecord", "Damage", "MemoryDir", "Rows", "ShardRecord", "Slab"]

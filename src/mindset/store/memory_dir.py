@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from mindset.atomic_file import TEMPORARY_SUFFIX, naming_a_full_disk, replacing
 from mindset.errors import FormatError, MindsetError, MissingError, UsageError
-from mindset.store.atomic_file import TEMPORARY_SUFFIX, naming_a_full_disk, replacing
 from mindset.store.records import BankRecord, Rows, ShardRecord, slot_axes
 from mindset.store.slab import Slab
 

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from mindset.atomic_file import replacing
 from mindset.errors import FormatError, MissingError, UsageError
-from mindset.store.atomic_file import replacing
 
 __all__ = ["HEADER_BYTES", "STORAGE", "Slab", "SlabHeader"]
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mindset.atomic_file import naming_a_full_disk, replacing
 from mindset.errors import DiskFullError, MindsetError
-from mindset.store import replacing
-from mindset.store.atomic_file import naming_a_full_disk
 
 
 def test_the_name_appears_only_at_the_end(tmp_path: Path) -> None:
