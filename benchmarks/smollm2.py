@@ -119,7 +119,7 @@ def _trained(
     bench: Bench, teacher: Any, texts: dict[str, Windows], name: str, settings: DistillSettings,
     bars: dict[str, str | None], *, swap: bool = False,
 ) -> None:  # fmt: skip
-    """A row on the first text of `bars`, which trains; rows on the other texts, and of its banks in some layers only."""
+    """A row on the first text of `bars`, which trains; rows on the others, and of its banks in some layers only."""
     shown = settings_of(settings) | {"threads": torch.get_num_threads()}
     shown["data"] = [item.rsplit("/", 1)[-1] for item in settings.data]
     kept = ROOT / "runs" / "students" / hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
