@@ -1,0 +1,191 @@
+"""One edit under way: what may be changed in the records, inside one transaction.
+
+Order within an edit is free; slots that it changes twice get one version each time. Does not know vectors: it is
+told in which rows they lie and their checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from jaxtyping import Int64
+
+from mindset.errors import MissingError, UsageError
+from mindset.store.schema import FREE_ROWS, META, SHARDS, SLOTS, SOURCES
+from mindset.store.slots import Change, Ids, NewSlot
+
+__all__ = ["Edit", "NewShard", "now"]
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class NewShard:
+    """A shard to be made."""
+
+    layer: int
+    name: str
+    kind: str
+    heads: int
+    rule: str
+    gated: bool
+    fields: dict[str, dict[str, Any]]
+    """By name: `dtype`, and `d`, the numbers of a row."""
+    sealed: int = 0
+    """Rows that are there already, named by records in this edit or by nobody."""
+    mounted: bool = True
+
+
+class Edit:
+    """Handed out by `Ledger.editing`."""
+
+    def __init__(self, connection: sa.Connection, number: int) -> None:
+        self.connection = connection
+        self.id = number
+        """Its number, which the journal keeps."""
+
+    def add_shard(self, new: NewShard) -> int:
+        """Make a shard; returns its id."""
+        taken = sa.and_(SHARDS.c.layer == new.layer, SHARDS.c.name == new.name)
+        if self.connection.execute(sa.select(SHARDS.c.id).where(taken)).first() is not None:
+            raise UsageError(f"layer {new.layer} has a shard {new.name!r} already")
+        number = 1 + int(
+            self.connection.execute(sa.select(sa.func.coalesce(sa.func.max(SHARDS.c.id), 0))).scalar_one()
+        )
+        row = {
+            "id": number, "layer": new.layer, "name": new.name, "kind": new.kind, "heads": new.heads,
+            "rule": new.rule, "gated": int(new.gated), "fields": json.dumps(new.fields, sort_keys=True),
+            "sealed": new.sealed, "top": new.sealed, "mounted": int(new.mounted),
+        }  # fmt: skip
+        self.connection.execute(sa.insert(SHARDS).values(row))
+        return number
+
+    def add_source(self, name: str, text: str) -> int:
+        """Keep a text, once however often it is given; returns its id."""
+        digest = hashlib.sha256(json.dumps([name, text]).encode()).hexdigest()
+        there = self.connection.execute(sa.select(SOURCES.c.id).where(SOURCES.c.digest == digest)).scalar()
+        if there is not None:
+            return int(there)
+        number = 1 + int(
+            self.connection.execute(sa.select(sa.func.coalesce(sa.func.max(SOURCES.c.id), 0))).scalar_one()
+        )
+        row = {"id": number, "digest": digest, "name": name, "text": text, "created": now()}
+        self.connection.execute(sa.insert(SOURCES).values(row))
+        return number
+
+    def take_rows(self, shard: int, count: int) -> Int64[np.ndarray, " count"]:
+        """Rows that no record names, free ones first; they are the caller's to write to before the commit."""
+        free = self.connection.execute(
+            sa.select(FREE_ROWS.c.row)
+            .where(FREE_ROWS.c.shard == shard)
+            .order_by(FREE_ROWS.c.row)
+            .limit(count)
+        )
+        rows = [int(row) for row in free.scalars()]
+        for start in range(0, len(rows), _CHUNK):
+            some = sa.and_(FREE_ROWS.c.shard == shard, FREE_ROWS.c.row.in_(rows[start : start + _CHUNK]))
+            self.connection.execute(sa.delete(FREE_ROWS).where(some))
+        more = count - len(rows)
+        if more:
+            top = self._top(shard)
+            rows += range(top, top + more)
+            self.connection.execute(sa.update(SHARDS).where(SHARDS.c.id == shard).values(top=top + more))
+        return np.array(rows, np.int64)
+
+    def insert(
+        self,
+        shard: int,
+        new: Sequence[NewSlot],
+        rows: Int64[np.ndarray, " n"],
+        crcs: Int64[np.ndarray, " n"],
+    ) -> Int64[np.ndarray, " n"]:
+        """New slots whose vectors lie in `rows`; returns their ids."""
+        first = self._reserve("next_slot", len(new))
+        made = now()
+        values = [
+            {
+                "slot": first + i, "shard": shard, "head": one.head, "row": int(row), "crc": int(crc),
+                "source": None if one.cites is None else one.cites.source,
+                "start": None if one.cites is None else one.cites.start,
+                "stop": None if one.cites is None else one.cites.stop,
+                "created": made, "label": one.label, "tags": json.dumps(one.tags), "pinned": int(one.pinned),
+                "weight": one.weight,
+            }
+            for i, (one, row, crc) in enumerate(zip(new, rows, crcs, strict=True))
+        ]  # fmt: skip
+        self._put(values)
+        return np.arange(first, first + len(new), dtype=np.int64)
+
+    def move(self, ids: Ids, rows: Int64[np.ndarray, " n"], crcs: Int64[np.ndarray, " n"]) -> None:
+        """The slots' vectors are now in other rows, which hold what they were edited to."""
+        places = zip(self._end(ids), rows, crcs, strict=True)
+        self._put([value | {"row": int(row), "crc": int(crc)} for value, row, crc in places])
+
+    def change(self, ids: Ids, change: Change) -> None:
+        """Give the slots other attributes; their vectors stay where they are."""
+        given = change.given()
+        self._put([value | _columns(given) for value in self._end(ids)])
+
+    def delete(self, ids: Ids) -> None:
+        """Let slots die; they stay on disk until the edit is forgotten."""
+        self._end(ids)
+
+    def _end(self, ids: Ids) -> list[dict[str, Any]]:
+        """Let the living versions die; returns what they were, in the order of `ids`."""
+        wanted = [int(i) for i in ids]
+        if len(set(wanted)) < len(wanted):
+            raise UsageError("a slot is named twice in one change; name it once")
+        found: dict[int, dict[str, Any]] = {}
+        for start in range(0, len(wanted), _CHUNK):
+            alive = sa.and_(SLOTS.c.slot.in_(wanted[start : start + _CHUNK]), SLOTS.c.alive == 1)
+            rows = self.connection.execute(sa.select(SLOTS).where(alive)).mappings()
+            found |= {row["slot"]: dict(row) for row in rows}
+            self.connection.execute(sa.update(SLOTS).where(alive).values(alive=0, died=self.id))
+        if missing := [i for i in wanted if i not in found]:
+            raise MissingError(f"there is no slot {missing[0]}")
+        return [found[i] for i in wanted]
+
+    def _put(self, values: list[dict[str, Any]]) -> None:
+        if not values:
+            return
+        first = self._reserve("next_version", len(values))
+        whole = [
+            value | {"version": first + i, "alive": 1, "born": self.id, "died": None}
+            for i, value in enumerate(values)
+        ]
+        self.connection.execute(sa.insert(SLOTS), whole)
+
+    def _reserve(self, name: str, count: int) -> int:
+        """The first of `count` numbers that were never given before."""
+        here = META.c.name == name
+        self.connection.execute(sa.update(META).where(here).values(value=META.c.value + count))
+        return int(self.connection.execute(sa.select(META.c.value).where(here)).scalar_one()) - count
+
+    def _top(self, shard: int) -> int:
+        top = self.connection.execute(sa.select(SHARDS.c.top).where(SHARDS.c.id == shard)).scalar()
+        if top is None:
+            raise MissingError(f"there is no shard {shard}")
+        return int(top)
+
+
+def now() -> str:
+    """The time, as records say it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _columns(given: dict[str, Any]) -> dict[str, Any]:
+    columns = dict(given)
+    if "tags" in columns:
+        columns["tags"] = json.dumps(columns["tags"])
+    if "pinned" in columns:
+        columns["pinned"] = int(columns["pinned"])
+    if (cites := columns.pop("cites", None)) is not None:
+        columns |= {"source": cites.source, "start": cites.start, "stop": cites.stop}
+    return columns
