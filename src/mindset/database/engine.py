@@ -22,7 +22,7 @@ from sqlalchemy.pool import QueuePool
 from mindset.database.failures import naming_failures
 from mindset.errors import MissingError, UsageError
 
-__all__ = ["Dialect", "Durability", "dialect_of", "open_engine", "reading", "sqlite_url", "writing"]
+__all__ = ["Dialect", "Durability", "dialect_of", "gather", "open_engine", "reading", "sqlite_url", "writing"]
 
 Dialect = Literal["sqlite", "postgresql"]
 Durability = Literal["kill", "power"]
@@ -75,6 +75,19 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield connection
 
 
+def gather(engine: sa.Engine) -> None:
+    """Bring all of an SQLite database into its one file, which can then be copied or renamed; nobody else has it."""
+    with naming_failures(engine.url):
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        except sqlite3.Error as error:
+            raise sa.exc.OperationalError("wal_checkpoint", None, error) from error
+        finally:
+            connection.close()
+    engine.dispose()
+
+
 def _parse(url: str | sa.URL) -> sa.URL:
     try:
         parsed = sa.make_url(url)
@@ -106,7 +119,9 @@ def _open_sqlite(url: sa.URL, read_only: bool, durability: Durability, busy_seco
             address, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA foreign_keys = ON")
-        if not read_only:
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        else:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         return connection
@@ -117,10 +132,16 @@ def _open_sqlite(url: sa.URL, read_only: bool, durability: Durability, busy_seco
 
 
 def _mode(path: Path, read_only: bool) -> str:
+    """How SQLite opens the file.
+
+    Readers share two files with writers, which the last one to close takes away; a connection that was opened `ro`
+    would leave them. In a folder that nobody can write to there is neither, nor a writer.
+    """
     if not read_only:
         return "mode=rwc"
-    # A reader shares two files with writers. In a folder that nobody can write to there is neither, nor a writer.
-    alone = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    if os.access(path.parent, os.W_OK):
+        return "mode=rw"
+    alone = not path.with_name(f"{path.name}-wal").exists()
     return "mode=ro&immutable=1" if alone else "mode=ro"
 
 

@@ -35,6 +35,9 @@ __all__ = ["Damage", "MemoryDir"]
 _MANIFEST = "memory.json"
 _FORMAT = "mindset-memory"
 _VERSION = 1
+_GROWN_FILE = re.compile(
+    r"(layer-\d+\.[a-z0-9_-]+\.[a-z_]+\.g(\d+)\.grown|slots\.g(\d+)\.sqlite(-wal|-shm)?)"
+)
 _SLAB_FILE = re.compile(r"layer-\d+\.[a-z0-9_-]+\.[a-z_]+\.g(\d+)\.slab")
 
 _REMEDY = "copy the folder again from where it came from, or convert the model anew"
@@ -136,6 +139,10 @@ class MemoryDir:
                 f"{self.folder}: layer {layer} has no head {head}; it has {bank.heads}, from 0"
             )
         return array[head] if slot_axes(shape, bank.heads, record.n_slots) == 2 else array
+
+    def rows(self, layer: int, shard: str, field: str) -> Shaped[np.ndarray, "n d"]:
+        """A field's rows as they lie in its file, those of head 0 first: a read-only map."""
+        return self._slab(layer, shard, field).rows
 
     def dtype(self, layer: int, shard: str, field: str) -> str:
         """Name a field's dtype; only for `bfloat16` it differs from the array's own."""
@@ -279,8 +286,10 @@ def _generations(folder: Path) -> list[int]:
 
 def _remove_unnamed(folder: Path) -> None:
     """Remove slabs and temporary files that `memory.json` does not name; none if it cannot be read."""
+    generation = 0
     try:
-        banks = _read_manifest(folder)["banks"]
+        manifest = _read_manifest(folder)
+        banks, generation = manifest["banks"], int(manifest["generation"])
         named = {
             place["file"] for bank in banks for shard in bank["shards"] for place in shard["slabs"].values()
         }
@@ -290,8 +299,14 @@ def _remove_unnamed(folder: Path) -> None:
         return
     for path in folder.iterdir():
         ours = _SLAB_FILE.fullmatch(path.name) or _is_temporary(path.name)
-        if ours and path.name not in named:
+        if (ours and path.name not in named) or _is_of_another(path.name, generation):
             path.unlink(missing_ok=True)
+
+
+def _is_of_another(name: str, generation: int) -> bool:
+    """Whether a file holds edits of a generation that is gone."""
+    match = _GROWN_FILE.fullmatch(name)
+    return match is not None and int(match[2] or match[3]) != generation
 
 
 def _is_temporary(name: str) -> bool:
