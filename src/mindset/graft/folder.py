@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mindset.errors import DiskFullError, FormatError, ModelFolderError, UsageError, WeightsError
 from mindset.graft import plain
+from mindset.graft.edited import Edited, edited, fit_buffers, grow
 from mindset.graft.hf_classes import FOLDER_VERSION, MindsetConfig, base_config, register
 from mindset.graft.model import MindsetModel, banks, model_class
 from mindset.graft.quiet import quiet
@@ -155,8 +156,12 @@ def load(
         raise UsageError(
             "slots on disk are read as they were saved, on the CPU: leave dtype and device alone"
         )
-    memory = MemoryDir.open(folder / "memory")
-    state = _dense(folder) | dict(_slot_state(memory, config.parts or [], copy=slots == "ram"))
+    memory, state = MemoryDir.open(folder / "memory"), _dense(folder)
+    parts = config.parts or []
+    with edited(memory) as changed:
+        state |= dict(_slot_state(memory, parts, changed, copy=slots == "ram"))
+        parts = grow(parts, changed)
+        fit_buffers(state, config.parts or [], parts)
     base = base_config(config)
     if kwargs.get("attn_implementation") is not None:
         base._attn_implementation = kwargs.pop("attn_implementation")  # noqa: SLF001  transformers' own way
@@ -168,7 +173,7 @@ def load(
                 config=base,
                 state_dict=state,
                 dtype=dtype or "auto",
-                parts=config.parts,
+                parts=parts,
                 output_loading_info=True,
                 **kwargs,
             )
@@ -181,7 +186,7 @@ def load(
     model.source = config.source
     _generation_config(folder, model)
     if slots == "disk":
-        _map_slots(model, memory)
+        _map_slots(model, memory, changed)
     elif "device_map" not in kwargs:
         model.to(device)
     return cast("PreTrainedModel", model.eval())
@@ -230,7 +235,7 @@ def _dense(folder: Path) -> dict[str, Tensor]:
 
 
 def _slot_state(
-    memory: MemoryDir, parts: list[dict[str, Any]], *, copy: bool
+    memory: MemoryDir, parts: list[dict[str, Any]], changed: dict[tuple[int, str], Edited], *, copy: bool
 ) -> Iterator[tuple[str, Tensor]]:
     paths = {part.get("layer"): part.get("path") for part in parts}
     for bank in memory.banks():
@@ -240,7 +245,10 @@ def _slot_state(
             )
         for shard in bank.shards:
             for field, rows in shard.fields.items():
-                array = memory.array(bank.layer, shard.name, field, copy=copy)
+                if (edit := changed.get((bank.layer, shard.name))) is not None:
+                    array = edit.fields[field]
+                else:
+                    array = memory.array(bank.layer, shard.name, field, copy=copy)
                 yield f"{paths[bank.layer]}.shards.{shard.name}.{field}", _tensor(array, rows.dtype)
 
 
@@ -268,10 +276,13 @@ def _generation_config(folder: Path, model: Any) -> None:
         model.generation_config = GenerationConfig.from_pretrained(folder)
 
 
-def _map_slots(model: Any, memory: MemoryDir) -> None:
+def _map_slots(model: Any, memory: MemoryDir, changed: dict[tuple[int, str], Edited]) -> None:
+    """Map what is as it was saved; an edited shard stays in RAM."""
     for record in memory.banks():
         shards = cast(nn.ModuleDict, banks(model)[record.layer].shards)
         for shard in record.shards:
+            if (record.layer, shard.name) in changed:
+                continue
             for field in set(_DISK_FIELDS) & set(shard.fields):
                 mapped = _tensor(memory.array(record.layer, shard.name, field), shard.fields[field].dtype)
                 setattr(shards[shard.name], field, nn.Parameter(mapped, requires_grad=False))

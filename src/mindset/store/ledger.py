@@ -95,9 +95,7 @@ class Ledger:
         """Make one edit; where the block fails nothing of it is kept."""
         with writing(self.engine) as connection:
             generation = _next_generation(connection)
-            number = int(
-                connection.execute(sa.select(sa.func.coalesce(sa.func.max(EDITS.c.id), 0) + 1)).scalar_one()
-            )
+            number = _next_edit(connection)
             row = {"id": number, "kind": kind, "created": now(), "holds": 1, "generation": generation}
             connection.execute(sa.insert(EDITS).values(row))
             yield Edit(connection, number)
@@ -148,6 +146,11 @@ class Ledger:
         """A number that grows with every change."""
         with reading(self.engine) as connection:
             return _meta(connection, "generation")
+
+    def next_edit(self) -> int:
+        """The number that the next edit will have, if nobody else writes."""
+        with reading(self.engine) as connection:
+            return _next_edit(connection)
 
     def holds(self, edit: int) -> bool:
         """Whether an edit was made and is not undone."""
@@ -253,6 +256,11 @@ def _meta(connection: sa.Connection, name: str) -> int:
 def _next_generation(connection: sa.Connection) -> int:
     connection.execute(sa.update(META).where(META.c.name == "generation").values(value=META.c.value + 1))
     return _meta(connection, "generation")
+
+
+def _next_edit(connection: sa.Connection) -> int:
+    """Numbers of undone edits that were forgotten are given again: nothing names them any more."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(EDITS.c.id), 0) + 1)).scalar_one())
 
 
 def _free(connection: sa.Connection, places: list[tuple[int, int]]) -> int:

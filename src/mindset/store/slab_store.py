@@ -78,7 +78,7 @@ class SlabStore:
         self, layer: int, shard: str, new: Sequence[NewSlot], arrays: Arrays
     ) -> tuple[int, Int64[np.ndarray, " n"]]:
         """New slots; returns the edit and their ids."""
-        info = self.shard(layer, shard)
+        info = _editable(self.shard(layer, shard))
         with self._editing("insert") as edit:
             rows = self._write(edit, info, arrays, len(new))
             return edit.id, edit.insert(info.id, new, rows, checksums(arrays))
@@ -86,7 +86,7 @@ class SlabStore:
     def update(self, ids: Ids, arrays: Arrays) -> int:
         """Other vectors for slots of one shard; fields that are not given stay."""
         records = self.ledger.records(ids)
-        info = self._shard_of(records)
+        info = _editable(self._shard_of(records))
         rows = np.array([record.row for record in records], np.int64)
         whole = {
             field: arrays[field] if field in arrays else self.vectors.get(info, field, rows)
@@ -100,12 +100,14 @@ class SlabStore:
 
     def change(self, ids: Ids, change: Change) -> int:
         """Other attributes for slots."""
+        self._check(ids)
         with self._editing("change") as edit:
             edit.change(ids, change)
             return edit.id
 
     def delete(self, ids: Ids) -> int:
         """Take slots away; their rows are kept until the edit is forgotten."""
+        self._check(ids)
         with self._editing("delete") as edit:
             edit.delete(ids)
             return edit.id
@@ -158,6 +160,11 @@ class SlabStore:
             raise ReadOnlyError(f"{self.folder} was opened for reading")
         return self.ledger.editing(kind)
 
+    def _check(self, ids: Ids) -> None:
+        shards = {(info.layer, info.name): info for info in self.shards()}
+        for place in {(record.layer, record.shard) for record in self.ledger.records(ids)}:
+            _editable(shards[place])
+
     def _write(self, edit: Edit, info: ShardInfo, arrays: Arrays, count: int) -> Int64[np.ndarray, " n"]:
         for field, array in arrays.items():
             if len(array) != count:
@@ -189,6 +196,14 @@ class SlabStore:
             for left in path.parent.glob(f"{temporary.name}*"):
                 left.unlink()
         return path
+
+
+def _editable(info: ShardInfo) -> ShardInfo:
+    if info.kind == "associative":
+        raise UsageError(
+            f"layer {info.layer} is an associative bank, which fills its own rows; its slots cannot be edited"
+        )
+    return info
 
 
 def _import_records(memory: MemoryDir, path: Path) -> None:

@@ -1,0 +1,135 @@
+"""A model folder's memory with its history: every change is made under the folder's lock and can be undone.
+
+What `mindset memory` and `facts` change a memory with. The store keeps what an edit ended until the journal lets go of
+it. Knows nothing of torch, nor of what slots mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from mindset.database.engine import Durability
+from mindset.errors import ReadOnlyError
+from mindset.journal.folder_lock import writing_in
+from mindset.journal.journal import Entry, Journal
+from mindset.store.edit import NewShard
+from mindset.store.slab_store import SlabStore
+from mindset.store.slab_vectors import Arrays
+from mindset.store.slots import Change, Ids, NewSlot
+
+__all__ = ["Memory"]
+
+KIND = "memory"
+
+
+class _Edits:
+    """How the journal takes back what was done to slots."""
+
+    def __init__(self, store: SlabStore) -> None:
+        self.store = store
+
+    def undo(self, payload: dict[str, Any]) -> None:
+        self.store.ledger.turn(payload["edit"], False)
+
+    def redo(self, payload: dict[str, Any]) -> None:
+        self.store.ledger.turn(payload["edit"], True)
+
+    def happened(self, payload: dict[str, Any]) -> bool:
+        return self.store.ledger.holds(payload["edit"])
+
+    def forget(self, payload: dict[str, Any]) -> None:
+        self.store.ledger.forget(payload["edit"])
+
+
+class Memory:
+    """An open memory of a model folder; close it, or use it as a context."""
+
+    def __init__(self, folder: Path, *, read_only: bool = False, durability: Durability = "kill") -> None:
+        """Open DIR, which holds `memory/`; one process at a time may write."""
+        self.folder, self.read_only = Path(folder), read_only
+        self._held = ExitStack()
+        with ExitStack() as stack:
+            if not read_only:
+                stack.enter_context(writing_in(self.folder))
+            self.store = stack.enter_context(
+                SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
+            )
+            self.journal = Journal(self.folder / "journal", {KIND: _Edits(self.store)}, read_only=read_only)
+            self._held = stack.pop_all()
+
+    def close(self) -> None:
+        """Let go of files and lock."""
+        self._held.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- changes, each one entry of the history ------------------------------------------------------------------
+
+    def add_shard(self, new: NewShard, *, who: str | None = None) -> None:
+        """Make an empty shard."""
+        self._edit(f"shard {new.name} in layer {new.layer}", lambda: self.store.add_shard(new), who)
+
+    def insert(
+        self, layer: int, shard: str, new: Sequence[NewSlot], arrays: Arrays, *, who: str | None = None
+    ) -> Int64[np.ndarray, " n"]:
+        """Put new slots in; returns their ids."""
+        ids: list[Int64[np.ndarray, " n"]] = []
+
+        def change() -> int:
+            edit, made = self.store.insert(layer, shard, new, arrays)
+            ids.append(made)
+            return edit
+
+        self._edit(f"{_slots(len(new))} in, layer {layer}, {shard}", change, who)
+        return ids[0]
+
+    def update(self, ids: Ids, arrays: Arrays, *, who: str | None = None) -> None:
+        """Give slots other vectors."""
+        self._edit(f"{_slots(len(ids))} edited: {_named(ids)}", lambda: self.store.update(ids, arrays), who)
+
+    def change(self, ids: Ids, change: Change, *, who: str | None = None) -> None:
+        """Give slots other attributes."""
+        what = ", ".join(change.given())
+        self._edit(f"{what} of {_named(ids)}", lambda: self.store.change(ids, change), who)
+
+    def delete(self, ids: Ids, *, who: str | None = None) -> None:
+        """Take slots out."""
+        self._edit(f"{_slots(len(ids))} out: {_named(ids)}", lambda: self.store.delete(ids), who)
+
+    # ---- history -------------------------------------------------------------------------------------------------
+
+    def undo(self, count: int = 1) -> list[Entry]:
+        """Take back the last changes."""
+        return self.journal.undo(count)
+
+    def redo(self, count: int = 1) -> list[Entry]:
+        """Make them again."""
+        return self.journal.redo(count)
+
+    def _edit(self, title: str, change: Callable[[], int], who: str | None) -> None:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.folder} was opened for reading")
+        edit = self.store.ledger.next_edit()
+        with self.journal.recording(KIND, title, {"edit": edit}, who=who):
+            made = change()
+            if made != edit:
+                raise RuntimeError(f"edit {made} was made in place of {edit}: another process writes")
+
+
+def _slots(count: int) -> str:
+    return f"{count:,} slot{'' if count == 1 else 's'}"
+
+
+def _named(ids: Ids) -> str:
+    shown = ", ".join(str(int(i)) for i in list(ids)[:5])
+    return shown if len(ids) <= 5 else f"{shown} and {len(ids) - 5:,} more"
