@@ -50,8 +50,9 @@ def search(engine: sa.Engine, query: str) -> list[int]:
 
 def naive(notes: list[tuple[str, str | None]], query: str) -> list[int]:
     def has(columns: tuple[str, str | None], term: Term) -> bool:
-        ends = r"\w*" if term.beginning else ""
-        pattern = r"\b" + r"\W+".join(map(re.escape, term.words)) + ends + r"\b"
+        ends = r"[^\W_]*" if term.beginning else ""
+        gap, edge = r"[\W_]+", r"(?:^|$|[\W_])"
+        pattern = edge + gap.join(map(re.escape, term.words)) + ends + edge
         return any(re.search(pattern, (text or "").lower()) for text in columns)
 
     def holds(note: tuple[str, str | None]) -> bool:
@@ -65,6 +66,7 @@ def naive(notes: list[tuple[str, str | None]], query: str) -> list[int]:
 
 NOTES = [
     ("Paris", "The capital of France is Paris."), ("Zürich", "no capital"), ("cats", None), ("", "cat, capital"),
+    ("towers.txt", "see www.example.org/a_b-c, me@there"),
 ]  # fmt: skip
 
 
@@ -84,6 +86,9 @@ NOTES = [
         ("it's; DROP TABLE notes --", []),
         ('"capital', [0, 1, 3]),
         ("NOT (capital)", []),
+        ("towers", [4]),
+        ("txt example there", [4]),
+        ("a_b", [4]),
     ],
 )
 def test_a_search_box(engine: sa.Engine, query: str, found: list[int]) -> None:

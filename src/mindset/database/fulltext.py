@@ -18,7 +18,7 @@ from mindset.errors import UsageError
 __all__ = ["FullText", "Term", "parse_query"]
 
 _PIECE = re.compile(r'(-?)(?:"([^"]*)"?|(\S+))')
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class FullText:
     def _postgresql(self) -> tuple[str, ...]:
         name = f"{self.table}_text"
         joined = " || ' ' || ".join(f"coalesce({column}, '')" for column in self.columns)
-        made = f"tsvector GENERATED ALWAYS AS (to_tsvector('simple', {joined})) STORED"
+        # Its parser would keep names.of.files, hosts and the like as one word each.
+        words = f"regexp_replace({joined}, '[[:punct:]]+', ' ', 'g')"
+        made = f"tsvector GENERATED ALWAYS AS (to_tsvector('simple', {words})) STORED"
         return (
             f"ALTER TABLE {self.table} ADD COLUMN {name} {made}",
             f"CREATE INDEX {name}_index ON {self.table} USING gin ({name})",
