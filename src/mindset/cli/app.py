@@ -34,6 +34,10 @@ COMMANDS = {
     "eval": Row("mindset.cli.evaluate:evaluate", "Measure a model against its teacher."),
     "why": Row("mindset.cli.why:why", "Show the slots that spoke for the next token."),
     "generate": Row("mindset.cli.generate:generate", "Continue a text."),
+    "memory": Row("mindset.cli.memory:memory", "Look through a memory, and change it."),
+    "history": Row("mindset.cli.history:history", "List what was done to a model folder."),
+    "undo": Row("mindset.cli.history:undo", "Take back the last changes of a model folder."),
+    "redo": Row("mindset.cli.history:redo", "Make changes again that were taken back."),
     "export": Row("mindset.cli.export:export", "Write a plain Hugging Face folder."),
 }
 

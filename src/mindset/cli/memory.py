@@ -1,0 +1,336 @@
+"""`mindset memory`: look through the memory of a model folder, and change it; every change can be undone.
+
+Shells over `store.memory` and `store.scan`. Invariant: commands that only look open the folder for reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mindset.cli import failures, options, render
+
+if TYPE_CHECKING:
+    from mindset.store.memory import Memory
+    from mindset.store.slots import SlotRecord
+
+__all__ = ["memory"]
+
+SLOTS = click.argument("slots", metavar="SLOT...", nargs=-1, required=True, type=click.IntRange(min=1))
+FILTERS = (
+    click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Slots of one layer."),
+    click.option("--shard", metavar="NAME", help="base, new, or an overlay's name."),
+    click.option("--head", type=click.IntRange(min=0), metavar="N", help="Slots of one head."),
+    click.option("--tag", metavar="TAG", help="Slots with this tag."),
+    click.option("--pinned/--not-pinned", default=None, help="Pinned slots, or the others."),
+    click.option("--suppressed/--not-suppressed", default=None, help="Slots of weight 0, or the others."),
+)
+
+
+def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The fields of `store.scan.Where` but its text."""
+    for option in reversed(FILTERS):
+        command = option(command)
+    return command
+
+
+@click.group(cls=failures.Group, short_help="Look through a memory, and change it.")
+def memory() -> None:
+    """Look through the memory of a model folder, and change it.
+
+    Slots are named by numbers that are never used again. Every change is in `mindset history DIR` and goes back with
+    `mindset undo DIR`.
+
+    \b
+    Example:
+      mindset memory stats smol
+      mindset memory search smol --layer 4 --limit 5
+      mindset memory rm smol 1203
+    """
+
+
+@memory.command("stats")
+@options.model_folder
+@options.json_option
+def stats(folder: Path, as_json: bool) -> None:
+    """Count slots, by layer and shard.
+
+    \b
+    Example:
+      mindset memory stats smol
+    """
+    from mindset.store.scan import counts
+
+    with _reading(folder) as opened:
+        found = counts(opened.store.ledger)
+        edits = len(opened.journal.done)
+    if as_json:
+        render.print_json({"shards": [asdict(one) for one in found], "edits": edits})
+        return
+    columns = {"layer": "right", "shard": "left", "kind": "left", "heads": "right", "rule": "left", "slots": "right",
+               "pinned": "right", "mounted": "left"}  # fmt: skip
+    render.print_table(
+        columns,
+        (
+            (s.shard.layer, s.shard.name, s.shard.kind, s.shard.heads, s.shard.rule, f"{s.slots:,}", s.pinned,
+             "yes" if s.shard.mounted else "no")
+            for s in found
+        ),
+    )  # fmt: skip
+    render.say(f"\n{sum(one.slots for one in found):,} slots, {edits} edits")
+
+
+@memory.command("search")
+@options.model_folder
+@click.argument("text", required=False)
+@filters
+@click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="Slots on a page.  [20]")
+@click.option(
+    "--after", type=click.IntRange(min=1), default=None, metavar="SLOT", help="Go on after this slot."
+)
+@click.option("--newest", is_flag=True, help="Newest first.")
+@options.json_option
+def search(
+    folder: Path, text: str | None, limit: int, after: int | None, newest: bool, as_json: bool, **where: Any
+) -> None:
+    """Find slots by words and filters.
+
+    Words are looked for in the label, the tags and the source.
+
+    TEXT is what a search box takes: words that all occur, "a phrase", -without, this OR that, begin*.
+
+    \b
+    Example:
+      mindset memory search smol "eiffel tower" --limit 5
+      mindset memory search smol --layer 4 --pinned
+    """
+    from mindset.store.scan import Where, count, scan
+
+    wanted = Where(text=text, **where)
+    with _reading(folder) as opened:
+        found = scan(opened.store.ledger, wanted, limit=limit, after=after or 0, newest=newest)
+        total = count(opened.store.ledger, wanted)
+    if as_json:
+        render.print_json({"total": total, "slots": [asdict(record) for record in found]})
+        return
+    _print_records(found)
+    more = f"; more with --after {found[-1].id}" if len(found) == limit else ""
+    render.say(f"\n{len(found)} of {total:,} slots{more}")
+
+
+@memory.command("show")
+@options.model_folder
+@SLOTS
+@options.json_option
+def show(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
+    """Show all that is known of slots, and what they cite.
+
+    \b
+    Example:
+      mindset memory show smol 1203
+    """
+    with _reading(folder) as opened:
+        records = opened.store.records(list(slots))
+        cited = {r.cites.source: opened.store.ledger.source(r.cites.source) for r in records if r.cites}
+    shown = []
+    for record in records:
+        source = None if record.cites is None else cited[record.cites.source]
+        quote = (
+            None
+            if source is None or record.cites is None
+            else source.text[record.cites.start : record.cites.stop]
+        )
+        shown.append(asdict(record) | {"source": None if source is None else source.name, "quote": quote})
+    if as_json:
+        render.print_json(shown)
+        return
+    for one in shown:
+        render.print_figures(
+            (name.replace("_", " "), _cell(value)) for name, value in one.items() if name != "cites"
+        )
+
+
+@memory.command("rm")
+@options.model_folder
+@SLOTS
+@options.json_option
+def rm(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
+    """Take slots out.
+
+    \b
+    Example:
+      mindset memory rm smol 1203 1204
+    """
+    with _writing(folder) as opened:
+        opened.delete(list(slots))
+        _tell(opened, as_json)
+
+
+@memory.command("edit")
+@options.model_folder
+@SLOTS
+@click.option("--label", metavar="TEXT", help="What people call it.")
+@click.option("--weight", type=float, metavar="X", help="Multiplies what it adds; 0 suppresses it.")
+@options.json_option
+def edit(
+    folder: Path, slots: tuple[int, ...], label: str | None, weight: float | None, as_json: bool
+) -> None:
+    """Give slots another label or weight.
+
+    \b
+    Example:
+      mindset memory edit smol 1203 --weight 0
+    """
+    from mindset.errors import UsageError
+    from mindset.store.slots import Change
+
+    change = Change(label=label, weight=weight)
+    if not change.given():
+        raise UsageError("nothing to change: give --label or --weight")
+    with _writing(folder) as opened:
+        opened.change(list(slots), change)
+        _tell(opened, as_json)
+
+
+@memory.command("pin")
+@options.model_folder
+@SLOTS
+@click.option("--off", is_flag=True, help="Let them go again.")
+@options.json_option
+def pin(folder: Path, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
+    """Keep slots from ever being evicted.
+
+    \b
+    Example:
+      mindset memory pin smol 1203
+    """
+    from mindset.store.slots import Change
+
+    with _writing(folder) as opened:
+        opened.change(list(slots), Change(pinned=not off))
+        _tell(opened, as_json)
+
+
+@memory.command("tag")
+@options.model_folder
+@SLOTS
+@click.option("--set", "tags", multiple=True, metavar="TAG", help="The tags they have from now on; repeat.")
+@options.json_option
+def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bool) -> None:
+    """Give slots tags to find them by.
+
+    Without --set, takes all tags away.
+
+    \b
+    Example:
+      mindset memory tag smol 1203 1204 --set geography --set checked
+    """
+    from mindset.store.slots import Change
+
+    with _writing(folder) as opened:
+        opened.change(list(slots), Change(tags=tags))
+        _tell(opened, as_json)
+
+
+@memory.command("verify")
+@options.model_folder
+@options.json_option
+@click.pass_context
+def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
+    """Compare every byte with its checksum.
+
+    Exit code 1 where one is wrong.
+
+    \b
+    Example:
+      mindset memory verify smol
+    """
+    with _reading(folder) as opened:
+        files, slots = opened.store.memory.verify(), opened.store.verify()
+        checked = opened.store.ledger.count()
+    if as_json:
+        render.print_json(
+            {"slots": checked, "files": [asdict(f) for f in files], "wrong": [asdict(s) for s in slots]}
+        )
+    else:
+        for damage in files:
+            render.say(f"{damage.file}: {damage.message}")
+        for slot in slots:
+            render.say(
+                f"slot {slot.id} (layer {slot.layer}, {slot.shard}, row {slot.row}): its checksum differs"
+            )
+        render.say(f"{checked:,} slots checked, {len(slots)} wrong, {len(files)} damaged files")
+    if files or slots:
+        ctx.exit(1)
+
+
+@memory.command("sql")
+@options.model_folder
+@click.argument("statement")
+@options.json_option
+def sql(folder: Path, statement: str, as_json: bool) -> None:
+    """Ask the records a question in SQL.
+
+    The tables are described in docs/schema.md.
+
+    \b
+    Example:
+      mindset memory sql smol "select shard, count(*) from slots where alive = 1 group by shard"
+    """
+    from mindset.store.scan import ask
+
+    with _reading(folder) as opened:
+        answer = ask(opened.store.ledger, statement)
+    if as_json:
+        render.print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
+        return
+    render.print_table(dict.fromkeys(answer.columns, "left"), answer.rows)
+
+
+def _reading(folder: Path) -> Memory:
+    from mindset.store.memory import Memory
+
+    return Memory(folder, read_only=True)
+
+
+def _writing(folder: Path) -> Memory:
+    from mindset.store.memory import Memory
+
+    return Memory(folder)
+
+
+def _tell(opened: Memory, as_json: bool) -> None:
+    entry = opened.journal.done[-1]
+    if as_json:
+        render.print_json(asdict(entry))
+    else:
+        render.say(f"{entry.title}; back with: mindset undo {opened.folder}")
+
+
+def _print_records(records: list[SlotRecord]) -> None:
+    columns = {"slot": "right", "layer": "right", "shard": "left", "head": "right", "label": "left", "tags": "left",
+               "weight": "right", "": "left"}  # fmt: skip
+    render.print_table(
+        columns,
+        (
+            (
+                r.id,
+                r.layer,
+                r.shard,
+                r.head,
+                r.label,
+                " ".join(r.tags),
+                f"{r.weight:g}",
+                "pinned" if r.pinned else "",
+            )
+            for r in records
+        ),
+    )
+
+
+def _cell(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "-" if value is None else value

@@ -1,0 +1,97 @@
+"""`mindset memory`, `history`, `undo` and `redo` on a folder made by `convert`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mindset.cli.app import app
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def ask(*arguments: object, code: int = 0) -> Any:
+    return json.loads(run(*arguments, "--json", code=code).stdout)
+
+
+@pytest.fixture
+def student(teacher: Path, tmp_path: Path) -> Path:
+    run("convert", teacher, "--out", tmp_path / "student", "--k", 4)
+    return tmp_path / "student"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_looking_writes_nothing(student: Path) -> None:
+    before = contents(student)
+    stats = ask("memory", "stats", student)
+    total = sum(one["slots"] for one in stats["shards"])
+    assert total > 0
+    assert stats["edits"] == 0
+    page = ask("memory", "search", student, "--layer", 1, "--limit", 3)
+    assert [slot["layer"] for slot in page["slots"]] == [1, 1, 1]
+    assert page["total"] == stats["shards"][1]["slots"]
+    assert ask("memory", "show", student, 1)[0]["row"] == 0
+    assert ask("memory", "verify", student) == {"slots": total, "files": [], "wrong": []}
+    assert ask("memory", "sql", student, "select count(*) as n from slots") == [{"n": total}]
+    assert "nothing was done" in run("history", student).stdout
+    assert contents(student) == before
+
+
+def test_a_change_goes_back_and_forth(student: Path) -> None:
+    text = "Once upon a time"
+    before = run("generate", student, text, "--max-tokens", 8).stdout
+    some = [slot["id"] for slot in ask("memory", "search", student, "--limit", 40)["slots"]]
+    assert "back with: mindset undo" in run("memory", "rm", student, *some).stdout
+    run("memory", "edit", student, some[-1] + 1, "--label", "a slot", "--weight", 0)
+    run("memory", "pin", student, some[-1] + 2)
+    run("memory", "tag", student, some[-1] + 2, "--set", "seen")
+    assert [slot["id"] for slot in ask("memory", "search", student, "slot")["slots"]] == [some[-1] + 1]
+    assert ask("memory", "search", student, "--pinned", "--tag", "seen")["total"] == 1
+    assert [entry["state"] for entry in ask("history", student)] == ["done"] * 4
+    assert "undone: tags of" in run("undo", student).stdout
+    assert len(ask("undo", student, 3)) == 3
+    assert run("generate", student, text, "--max-tokens", 8).stdout == before
+    assert "done again: 40 slots out" in run("redo", student).stdout
+    assert "there is no slot" in run("memory", "show", student, some[0], code=1).stderr
+
+
+def test_planted_damage_is_found(student: Path) -> None:
+    slab = next((student / "memory").glob("*.value.*.slab"))
+    content = bytearray(slab.read_bytes())
+    content[4100] ^= 1
+    slab.write_bytes(content)
+    found = ask("memory", "verify", student, code=1)
+    assert len(found["files"]) == 1
+    assert "wrong" in run("memory", "verify", student, code=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["memory", "show", "{}", 999999], 1, "there is no slot 999999"),
+        (["memory", "rm", "{}", 0], 2, "0 is not in the range"),
+        (["memory", "rm", "{}"], 2, "Missing argument"),
+        (["memory", "edit", "{}", 1], 2, "nothing to change"),
+        (["memory", "tag", "{}", 1, "--set", "two words"], 2, "without spaces"),
+        (["memory", "sql", "{}", "delete from slots"], 1, "reading"),
+        (["memory", "search", "{}", "--", "-word"], 2, "names no word"),
+        (["undo", "{}"], 1, "nothing to undo"),
+        (["redo", "{}", 2], 1, "nothing to redo"),
+        (["memory", "stats", "/no/such/folder"], 1, "holds no memory"),
+    ],
+)
+def test_failures_are_one_sentence(student: Path, arguments: list[object], code: int, sentence: str) -> None:
+    result = run(*(str(argument).format(student) for argument in arguments), code=code)
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
