@@ -149,9 +149,9 @@ class S3Fifo:
         gone: list[int] = []
         while len(gone) < count and (self.small or self.main):
             many = len(self.small) > self.small_share * self.capacity or not self.main
-            row = self._from_small() if many and self.small else self._from_main()
-            if row is not None:
-                gone.append(row)
+            leaver = self._from_small() if many and self.small else self._from_main()
+            if leaver is not None:
+                gone.append(leaver)
         return np.array(gone, np.int64)
 
     def _from_small(self) -> int | None:
