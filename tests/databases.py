@@ -26,13 +26,10 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.URL]:
-    """URL of an empty database."""
-    if request.param == "sqlite":
-        yield sqlite_url(tmp_path / "test.sqlite")
-        return
-    server = sa.make_url(request.getfixturevalue("postgresql"))
+@pytest.fixture
+def postgresql_database(postgresql: str) -> Iterator[sa.URL]:
+    """URL of an empty database on the server."""
+    server = sa.make_url(postgresql)
     name = f"test_{secrets.token_hex(4)}"
     admin = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -41,6 +38,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.URL]:
     with admin.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> sa.URL:
+    """URL of an empty database."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "test.sqlite")
+    return request.getfixturevalue("postgresql_database")
 
 
 @pytest.fixture

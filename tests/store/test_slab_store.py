@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindset.errors import DiskFullError, FormatError, MissingError, ReadOnlyError, UsageError
+from mindset.errors import DiskFullError, FormatError, ReadOnlyError
 from mindset.store import BankRecord, MemoryDir, Rows, ShardRecord
 from mindset.store.edit import NewShard
 from mindset.store.slab_store import SlabStore
-from mindset.store.slots import Change, NewSlot
+from mindset.store.slots import NewSlot
 
 FIELDS = {"key": 4, "modulator": 4, "value": 3}
 
@@ -82,29 +82,6 @@ def test_reading_writes_nothing_before_and_after_there_are_records(memory: Path)
     assert contents(memory) == before
 
 
-def test_slots_are_put_in_changed_and_taken_out_and_back(memory: Path) -> None:
-    with SlabStore(memory) as store:
-        first, ids = store.insert(0, "base", [NewSlot(label="a"), NewSlot(label="b")], arrays(2, 1))
-        assert same(store, ids, arrays(2, 1))
-        moved = store.update(ids[:1], {"value": np.full((1, 3), 7, np.float32)})
-        assert same(store, ids[:1], {"value": np.full((1, 3), 7, np.float32), "key": arrays(2, 1)["key"][:1]})
-        store.change(ids[:1], Change(pinned=True))
-        assert store.records(ids[:1])[0].pinned
-        gone = store.delete(ids[1:])
-        with pytest.raises(MissingError):
-            store.fetch(ids[1:], ["key"])
-        store.ledger.turn(gone, False)
-        assert same(store, ids[1:], {"key": arrays(2, 1)["key"][1:]})
-        store.ledger.turn(moved + 1, False)
-        store.ledger.turn(moved, False)
-        assert same(store, ids, arrays(2, 1))
-        store.ledger.turn(first, False)
-        assert store.ledger.count() == 16
-        assert store.verify() == []
-    with SlabStore(memory, read_only=True) as store:
-        assert store.ledger.count() == 16
-
-
 def test_a_mirrored_slot_can_be_edited_and_its_slab_is_not_touched(memory: Path) -> None:
     slabs = {name: data for name, data in contents(memory).items() if name.endswith(".slab")}
     with SlabStore(memory) as store:
@@ -126,26 +103,6 @@ def test_an_overlays_shard_is_made_and_filled(memory: Path) -> None:
         assert store.records(ids)[1].shard == "facts"
         assert [len(part) for part in store.vectors.parts(store.shard(0, "facts"), "key")] == [2]
         assert [len(part) for part in store.vectors.parts(store.shard(0, "base"), "key")] == [6]
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (lambda: {"key": arrays(1)["key"]}, "missing or too many"),
-        (lambda: arrays(1) | {"more": np.ones((1, 3), np.float32)}, "missing or too many"),
-        (lambda: arrays(2), "2 rows for 1 slots"),
-        (lambda: arrays(1) | {"value": np.ones((1, 9), np.float32)}, "shape"),
-        (lambda: arrays(1) | {"value": np.ones((1, 3), np.float64)}, "float64"),
-    ],
-)
-def test_what_does_not_fit_leaves_nothing(
-    memory: Path, given: Callable[[], dict[str, np.ndarray]], message: str
-) -> None:
-    with SlabStore(memory) as store:
-        with pytest.raises(UsageError, match=message):
-            store.insert(0, "base", [NewSlot()], given())
-        assert store.ledger.count() == 16
-        assert store.shard(0, "base").top == 6
 
 
 def test_planted_damage_is_found_by_its_slot(memory: Path) -> None:

@@ -19,6 +19,7 @@ from jaxtyping import Int64
 
 from mindset.errors import MissingError, UsageError
 from mindset.store.schema import FREE_ROWS, META, SHARDS, SLOTS, SOURCES
+from mindset.store.shard_info import ShardInfo, shard_info
 from mindset.store.slots import Change, Ids, NewSlot
 
 __all__ = ["Edit", "NewShard", "now"]
@@ -66,6 +67,13 @@ class Edit:
         }  # fmt: skip
         self.connection.execute(sa.insert(SHARDS).values(row))
         return number
+
+    def shard(self, number: int) -> ShardInfo:
+        """A shard as it is by now."""
+        row = self.connection.execute(sa.select(SHARDS).where(SHARDS.c.id == number)).mappings().first()
+        if row is None:
+            raise MissingError(f"there is no shard {number}")
+        return shard_info(row)
 
     def add_source(self, name: str, text: str) -> int:
         """Keep a text, once however often it is given; returns its id."""

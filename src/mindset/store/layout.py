@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from mindset.store.ledger import LiveRows, ShardInfo
-from mindset.store.slab_vectors import SlabVectors
+from mindset.store.ledger import LiveRows
+from mindset.store.shard_info import ShardInfo
+from mindset.store.store import Vectors
 
 __all__ = ["Layout", "lay_out"]
 
@@ -42,7 +43,7 @@ class Layout:
             (self.rows >= 0).all() and (self.weights == 1).all()
         )
 
-    def array(self, vectors: SlabVectors, field: str) -> Shaped[np.ndarray, "n_heads capacity d"]:
+    def array(self, vectors: Vectors, field: str) -> Shaped[np.ndarray, "n_heads capacity d"]:
         """A copy of one field; zeros where there is no slot."""
         there = self.rows >= 0
         rows = vectors.get(self.shard, field, self.rows[there])

@@ -24,35 +24,13 @@ from mindset.database.engine import reading, writing
 from mindset.errors import MissingError
 from mindset.store.edit import Edit, now
 from mindset.store.schema import EDITS, FREE_ROWS, META, SCHEMA, SHARDS, SLOTS, SOURCES
+from mindset.store.shard_info import ShardInfo, shard_info
 from mindset.store.slots import Citation, Ids, SlotRecord
 
-__all__ = ["Ledger", "LiveRows", "ShardInfo", "Source"]
+__all__ = ["CHUNK", "Ledger", "LiveRows", "Source", "record_columns", "slot_record"]
 
 CHUNK = 500
 """Ids in one question; SQLite allows some thousand parameters."""
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One shard of a bank."""
-
-    id: int
-    layer: int
-    name: str
-    """`base`, `new` or the overlay's name."""
-    kind: str
-    """How its bank is read: `mirror`, `featural`, `associative`."""
-    heads: int
-    rule: str
-    """What turns a score into a weight, such as `silu`, `relu`, `radius`."""
-    gated: bool
-    fields: dict[str, dict[str, Any]]
-    """By name: `dtype`, and `d`, the numbers of a row."""
-    sealed: int
-    """Rows that came with the model, never overwritten."""
-    top: int
-    """Rows ever used."""
-    mounted: bool
 
 
 @dataclass(frozen=True)
@@ -239,14 +217,6 @@ def slot_record(row: Any) -> SlotRecord:
         pinned=bool(row["pinned"]),
         weight=row["weight"],
     )
-
-
-def shard_info(row: Any) -> ShardInfo:
-    """A row of `shards`."""
-    return ShardInfo(
-        row["id"], row["layer"], row["name"], row["kind"], row["heads"], row["rule"], bool(row["gated"]),
-        json.loads(row["fields"]), row["sealed"], row["top"], bool(row["mounted"]),
-    )  # fmt: skip
 
 
 def _meta(connection: sa.Connection, name: str) -> int:

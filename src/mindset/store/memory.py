@@ -20,8 +20,8 @@ from mindset.journal.folder_lock import writing_in
 from mindset.journal.journal import Entry, Journal
 from mindset.store.edit import NewShard
 from mindset.store.slab_store import SlabStore
-from mindset.store.slab_vectors import Arrays
 from mindset.store.slots import Change, Ids, NewSlot
+from mindset.store.store import Arrays
 
 __all__ = ["Memory"]
 

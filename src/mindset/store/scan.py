@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from mindset.database.engine import reading
 from mindset.errors import UsageError
-from mindset.store.ledger import Ledger, ShardInfo, record_columns, slot_record
+from mindset.store.ledger import Ledger, record_columns, slot_record
 from mindset.store.schema import SHARDS, SLOT_TEXT, SLOTS, SOURCE_TEXT, SOURCES
+from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import SlotRecord
 
 __all__ = ["Answer", "ShardCount", "Where", "ask", "count", "counts", "scan"]

@@ -6,35 +6,17 @@ Knows no records: which rows mean anything is the ledger's to say.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
-
 import numpy as np
 from jaxtyping import Int64, Shaped
 
 from mindset.errors import UsageError
+from mindset.store.edit import Edit
 from mindset.store.grown import GrownRows
-from mindset.store.ledger import ShardInfo
 from mindset.store.memory_dir import MemoryDir
+from mindset.store.shard_info import ShardInfo
+from mindset.store.store import Arrays, check_fields
 
-__all__ = ["Arrays", "SlabVectors", "checksums"]
-
-Arrays = Mapping[str, Shaped[np.ndarray, "n d"]]
-"""By field: one row for each slot, as it is stored (bfloat16 as uint16 bits)."""
-
-
-def checksums(arrays: Arrays) -> Int64[np.ndarray, " n"]:
-    """crc32 of each slot's rows, fields in the order of their names."""
-    columns = [np.ascontiguousarray(arrays[name]) for name in sorted(arrays)]
-    rows = zip(*columns, strict=True)
-    return np.array([_crc(row) for row in rows], np.int64)
-
-
-def _crc(row: tuple[np.ndarray, ...]) -> int:
-    crc = 0
-    for part in row:
-        crc = zlib.crc32(part.data, crc)
-    return crc
+__all__ = ["SlabVectors"]
 
 
 class SlabVectors:
@@ -44,13 +26,9 @@ class SlabVectors:
         self.memory, self.read_only = memory, read_only
         self._grown: dict[tuple[int, str], GrownRows] = {}
 
-    def put(self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], arrays: Arrays) -> None:
+    def put(self, edit: Edit, shard: ShardInfo, rows: Int64[np.ndarray, " n"], arrays: Arrays) -> None:  # noqa: ARG002  the files need no transaction
         """Write slots' rows, which must be the caller's (`Edit.take_rows`)."""
-        if missing := shard.fields.keys() ^ arrays.keys():
-            raise UsageError(
-                f"layer {shard.layer}, {shard.name!r}: slots have the fields {', '.join(shard.fields)}; "
-                f"{', '.join(sorted(missing))} is missing or too many"
-            )
+        check_fields(shard, arrays)
         if len(rows) and rows.min() < shard.sealed:
             raise UsageError(f"row {rows.min()} of layer {shard.layer}, {shard.name!r} is sealed")
         for field, array in arrays.items():

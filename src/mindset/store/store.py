@@ -1,0 +1,225 @@
+"""What every store does, wherever its vectors lie: put slots in, change them, take them out, look at them, check them.
+
+A change writes its vectors into rows that no record names and then commits the records that name them; so after a
+kill at any moment what was acknowledged is there, whole, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from mindset.database.engine import Durability
+from mindset.errors import MissingError, ReadOnlyError, UsageError
+from mindset.store.edit import Edit, NewShard
+from mindset.store.ledger import Ledger, LiveRows
+from mindset.store.shard_info import ShardInfo
+from mindset.store.slots import Change, Ids, NewSlot, SlotRecord
+
+__all__ = ["Arrays", "Store", "Vectors", "WrongSlot", "check_fields", "checksums"]
+
+Arrays = Mapping[str, Shaped[np.ndarray, "n d"]]
+"""By field: one row for each slot, as it is stored (bfloat16 as uint16 bits)."""
+
+
+@runtime_checkable
+class Vectors(Protocol):
+    """Where the vectors of slots lie."""
+
+    def put(self, edit: Edit, shard: ShardInfo, rows: Int64[np.ndarray, " n"], arrays: Arrays) -> None:
+        """Write slots' rows, which are the edit's own; they count once it is committed."""
+
+    def get(self, shard: ShardInfo, field: str, rows: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n d"]:
+        """A copy of some slots' rows of one field."""
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut."""
+
+
+@dataclass(frozen=True)
+class WrongSlot:
+    """A slot whose vectors are not those that were written."""
+
+    id: int
+    layer: int
+    shard: str
+    row: int
+
+
+class Store:
+    """Records and vectors together."""
+
+    def __init__(
+        self,
+        place: str,
+        ledger: Ledger,
+        vectors: Vectors,
+        *,
+        read_only: bool = False,
+        durability: Durability = "kill",
+    ) -> None:
+        """`place` is what messages call it."""
+        self.place, self.ledger, self.vectors = place, ledger, vectors
+        self.read_only, self.durability = read_only, durability
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self.ledger.engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- changing: each returns the number of its edit, for the journal ------------------------------------------
+
+    def add_shard(self, new: NewShard) -> int:
+        """Make an empty shard, such as an overlay's part in a layer."""
+        with self._editing("add shard") as edit:
+            edit.add_shard(new)
+            return edit.id
+
+    def insert(
+        self, layer: int, shard: str, new: Sequence[NewSlot], arrays: Arrays
+    ) -> tuple[int, Int64[np.ndarray, " n"]]:
+        """New slots; returns the edit and their ids."""
+        info = _editable(self.shard(layer, shard))
+        with self._editing("insert") as edit:
+            rows = self._write(edit, info, arrays, len(new))
+            return edit.id, edit.insert(info.id, new, rows, checksums(arrays))
+
+    def update(self, ids: Ids, arrays: Arrays) -> int:
+        """Other vectors for slots of one shard; fields that are not given stay."""
+        records = self.ledger.records(ids)
+        info = _editable(self._shard_of(records))
+        rows = np.array([record.row for record in records], np.int64)
+        whole = {
+            field: arrays[field] if field in arrays else self.vectors.get(info, field, rows)
+            for field in info.fields
+        }
+        if unknown := arrays.keys() - info.fields.keys():
+            raise UsageError(f"slots of {info.name!r} have no {', '.join(sorted(unknown))}")
+        with self._editing("update") as edit:
+            edit.move(ids, self._write(edit, info, whole, len(rows)), checksums(whole))
+            return edit.id
+
+    def change(self, ids: Ids, change: Change) -> int:
+        """Other attributes for slots."""
+        self._check(ids)
+        with self._editing("change") as edit:
+            edit.change(ids, change)
+            return edit.id
+
+    def delete(self, ids: Ids) -> int:
+        """Take slots away; their rows are kept until the edit is forgotten."""
+        self._check(ids)
+        with self._editing("delete") as edit:
+            edit.delete(ids)
+            return edit.id
+
+    # ---- looking ------------------------------------------------------------------------------------------------
+
+    def shards(self) -> list[ShardInfo]:
+        """All shards, by layer."""
+        return self.ledger.shards()
+
+    def shard(self, layer: int, name: str) -> ShardInfo:
+        """One shard."""
+        for info in self.shards():
+            if (info.layer, info.name) == (layer, name):
+                return info
+        raise MissingError(f"{self.place}: layer {layer} has no shard {name!r}")
+
+    def records(self, ids: Ids) -> list[SlotRecord]:
+        """The records of slots."""
+        return self.ledger.records(ids)
+
+    def fetch(self, ids: Ids, fields: Sequence[str]) -> dict[str, Shaped[np.ndarray, "n d"]]:
+        """The vectors of slots of one shard."""
+        records = self.ledger.records(ids)
+        info = self._shard_of(records)
+        rows = np.array([record.row for record in records], np.int64)
+        return {field: self.vectors.get(info, field, rows) for field in fields}
+
+    def live(self, layer: int, shard: str) -> LiveRows:
+        """The living slots of a shard, by row."""
+        return self.ledger.live(self.shard(layer, shard).id)
+
+    def verify(self) -> list[WrongSlot]:
+        """Compare every living slot's vectors with its record; an empty list means all is well."""
+        wrong = []
+        for info in self.shards():
+            live = self.ledger.live(info.id)
+            for start in range(0, len(live.ids), 4096):
+                some = slice(start, start + 4096)
+                arrays = {field: self.vectors.get(info, field, live.rows[some]) for field in info.fields}
+                for i in np.flatnonzero(checksums(arrays) != live.crcs[some]):
+                    at = start + int(i)
+                    wrong.append(WrongSlot(int(live.ids[at]), info.layer, info.name, int(live.rows[at])))
+        return wrong
+
+    # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _editing(self, kind: str) -> AbstractContextManager[Edit]:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.place} was opened for reading")
+        return self.ledger.editing(kind)
+
+    def _check(self, ids: Ids) -> None:
+        shards = {(info.layer, info.name): info for info in self.shards()}
+        for place in {(record.layer, record.shard) for record in self.ledger.records(ids)}:
+            _editable(shards[place])
+
+    def _write(self, edit: Edit, info: ShardInfo, arrays: Arrays, count: int) -> Int64[np.ndarray, " n"]:
+        for field, array in arrays.items():
+            if len(array) != count:
+                raise UsageError(f"{field}: {len(array)} rows for {count} slots")
+        rows = edit.take_rows(info.id, count)
+        self.vectors.put(edit, info, rows, arrays)
+        if self.durability == "power":
+            self.vectors.sync()
+        return rows
+
+    def _shard_of(self, records: Sequence[SlotRecord]) -> ShardInfo:
+        places = {(record.layer, record.shard) for record in records}
+        if len(places) != 1:
+            raise UsageError("slots of one shard at a time, and at least one")
+        return self.shard(*places.pop())
+
+
+def checksums(arrays: Arrays) -> Int64[np.ndarray, " n"]:
+    """crc32 of each slot's rows, fields in the order of their names."""
+    columns = [np.ascontiguousarray(arrays[name]) for name in sorted(arrays)]
+    rows = zip(*columns, strict=True)
+    return np.array([_crc(row) for row in rows], np.int64)
+
+
+def check_fields(shard: ShardInfo, arrays: Arrays) -> None:
+    """Refuse slots that have other fields than their shard."""
+    if missing := shard.fields.keys() ^ arrays.keys():
+        raise UsageError(
+            f"layer {shard.layer}, {shard.name!r}: slots have the fields {', '.join(shard.fields)}; "
+            f"{', '.join(sorted(missing))} is missing or too many"
+        )
+
+
+def _crc(row: tuple[np.ndarray, ...]) -> int:
+    crc = 0
+    for part in row:
+        crc = zlib.crc32(part.data, crc)
+    return crc
+
+
+def _editable(info: ShardInfo) -> ShardInfo:
+    if info.kind == "associative":
+        raise UsageError(
+            f"layer {info.layer} is an associative bank, which fills its own rows; its slots cannot be edited"
+        )
+    return info
