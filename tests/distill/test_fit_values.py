@@ -82,3 +82,14 @@ def test_at_k_all_there_is_nothing_to_fit() -> None:
     fit_values(student, teacher, _batches())
     for name, tensor in student.state_dict().items():
         assert torch.allclose(tensor, before[name], atol=1e-4), name
+
+
+def test_a_muted_bank_is_left_to_its_skip() -> None:
+    teacher = _model()
+    student = build_student(teacher, ConversionPlan(k=4, skip="affine"))
+    bank = banks(student)[0]
+    bank.muted = True
+    before = bank.shards["base"].value.clone()
+    fit_values(student, teacher, _batches())
+    assert torch.equal(bank.shards["base"].value, before)
+    assert bank.skip.weight.eq(0).all()

@@ -6,7 +6,7 @@ import torch
 from graft.tiny import CONFIGS, tiny_model, tokens
 from torch import nn
 
-from mindset.errors import UsageError
+from mindset.errors import BankSizeError, UsageError
 from mindset.graft.convert import build_student
 from mindset.graft.model import (
     MindsetModel,
@@ -174,7 +174,7 @@ def test_reading_restores_where_a_later_bank_refuses():
     student = build_student(tiny_model("llama"), ConversionPlan(k=4))
     small = build_student(tiny_model("llama"), KINDS["featural"])
     student.model.layers[1].mlp = banks(small)[1]
-    with pytest.raises(UsageError), reading(student, 20):
+    with pytest.raises(BankSizeError), reading(student, 20):
         pytest.fail("must not be entered")
     assert [bank.k for bank in banks(student).values()] == [4, 3]
 

@@ -45,7 +45,11 @@ class _Normal:
 @torch.no_grad()
 def fit_values(student: nn.Module, teacher: Any, batches: list[Tensor]) -> None:
     """Fit the values, affine skips and biases of the mirror banks of `student` at their present k."""
-    held = {layer: bank for layer, bank in banks(student).items() if isinstance(bank, MirrorBank)}
+    held = {
+        layer: bank
+        for layer, bank in banks(student).items()
+        if isinstance(bank, MirrorBank) and not bank.muted
+    }
     sums: dict[int, _Normal] = {}
     for tokens in batches:
         with tap_blocks(teacher, tuple(held)) as passes, tap_states(teacher):
