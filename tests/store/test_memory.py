@@ -69,6 +69,19 @@ def test_letting_go_of_the_history_frees_rows(folder: Path) -> None:
         assert memory.store.shard(0, "base").top == 6 + 3
 
 
+def test_what_was_done_before_the_model_was_saved_anew_is_not_undone_in_the_new_one(folder: Path) -> None:
+    with Memory(folder) as memory:
+        memory.delete([1])
+    make_memory(folder / "memory")
+    with Memory(folder) as memory:
+        memory.delete([2])  # the same number of edit
+        memory.undo()
+        with pytest.raises(MissingError, match="before the model in it was saved anew"):
+            memory.undo()
+        assert live(memory) == [1, 2, 3, 4, 5, 6]
+        assert len(memory.journal.done) == 1
+
+
 def test_readers_change_nothing_and_writers_wait(folder: Path) -> None:
     with Memory(folder) as memory, Memory(folder, read_only=True) as reader:
         memory.delete([1])

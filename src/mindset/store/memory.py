@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from mindset.database.engine import Durability
-from mindset.errors import ReadOnlyError
+from mindset.errors import MissingError, ReadOnlyError
 from mindset.journal.folder_lock import writing_in
 from mindset.journal.journal import Entry, Journal
 from mindset.store.edit import NewShard
@@ -41,10 +41,15 @@ class _Edits:
         self.store.ledger.turn(payload["edit"], True)
 
     def happened(self, payload: dict[str, Any]) -> bool:
-        return self.store.ledger.holds(payload["edit"])
+        return self.is_ours(payload) and self.store.ledger.holds(payload["edit"])
 
     def forget(self, payload: dict[str, Any]) -> None:
-        self.store.ledger.forget(payload["edit"])
+        if self.is_ours(payload):
+            self.store.ledger.forget(payload["edit"])
+
+    def is_ours(self, payload: dict[str, Any]) -> bool:
+        """Saving a model anew begins another generation, whose edits are counted anew."""
+        return bool(payload["generation"] == self.store.memory.generation)
 
 
 class Memory:
@@ -60,7 +65,8 @@ class Memory:
             self.store = stack.enter_context(
                 SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
             )
-            self.journal = Journal(self.folder / "journal", {KIND: _Edits(self.store)}, read_only=read_only)
+            self._kind = _Edits(self.store)
+            self.journal = Journal(self.folder / "journal", {KIND: self._kind}, read_only=read_only)
             self._held = stack.pop_all()
 
     def close(self) -> None:
@@ -110,17 +116,28 @@ class Memory:
 
     def undo(self, count: int = 1) -> list[Entry]:
         """Take back the last changes."""
+        self._refuse_older(self.journal.done[::-1][:count])
         return self.journal.undo(count)
 
     def redo(self, count: int = 1) -> list[Entry]:
         """Make them again."""
+        self._refuse_older(self.journal.undone[:count])
         return self.journal.redo(count)
+
+    def _refuse_older(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if not self._kind.is_ours(entry.payload):
+                raise MissingError(
+                    f"{entry.title!r} was done before the model in {self.folder} was saved anew; restore a copy to go back"
+                )
 
     def _edit(self, title: str, change: Callable[[], int], who: str | None) -> None:
         if self.read_only:
             raise ReadOnlyError(f"{self.folder} was opened for reading")
         edit = self.store.ledger.next_edit()
-        with self.journal.recording(KIND, title, {"edit": edit}, who=who):
+        with self.journal.recording(
+            KIND, title, {"edit": edit, "generation": self.store.memory.generation}, who=who
+        ):
             made = change()
             if made != edit:
                 raise RuntimeError(f"edit {made} was made in place of {edit}: another process writes")

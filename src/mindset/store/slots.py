@@ -80,10 +80,6 @@ class SlotRecord:
     tags: tuple[str, ...]
     pinned: bool
     weight: float
-    hits: int = 0
-    """How often it was read, since counting began."""
-    last_read: int = 0
-    """Step of the last reading; 0: never."""
 
 
 @dataclass(frozen=True)
