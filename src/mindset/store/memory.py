@@ -128,7 +128,8 @@ class Memory:
         for entry in entries:
             if not self._kind.is_ours(entry.payload):
                 raise MissingError(
-                    f"{entry.title!r} was done before the model in {self.folder} was saved anew; restore a copy to go back"
+                    f"{entry.title!r} was done before the model in {self.folder} was saved anew; "
+                    "restore a copy to go back"
                 )
 
     def _edit(self, title: str, change: Callable[[], int], who: str | None) -> None:
