@@ -128,6 +128,7 @@ def test_a_run_without_resume_is_not_gone_over(
         ({"plan": ConversionPlan(k=5, skip="none")}, r"\(differs in plan\.k, plan\.skip\)"),
         ({"steps": None, "minutes": 1.0, "seed": 3}, r"\(differs in steps, minutes, seed\)"),
         ({"data": ("self",)}, r"\(differs in data\)"),
+        ({"precision": "bf16-mixed"}, r"\(differs in precision\)"),
     ],
 )
 @pytest.mark.parametrize("resume", [True, False])
@@ -148,6 +149,27 @@ def test_another_source_is_refused(tmp_path: Path, source: str, settings: Distil
     Path(source).rename(tmp_path / "moved")
     with pytest.raises(RunMismatchError, match=r"\(differs in source\)"):
         distill(str(tmp_path / "moved"), out, settings, resume=True)
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path, source: str, settings: DistillSettings) -> None:
+    out = tmp_path / "out"
+    broken_off(source, out, settings, ("local", 3))
+    path = out / "run/settings.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    del told["settings"]["precision"]
+    path.write_text(json.dumps(told), encoding="utf-8")
+    assert distill(source, out, settings, resume=True).is_of(settings)
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"source": "x"}', '{"settings": 3}'])
+def test_settings_of_another_shape_are_said_so(
+    tmp_path: Path, source: str, settings: DistillSettings, damage: str
+) -> None:
+    out = tmp_path / "out"
+    broken_off(source, out, settings, ("local", 1))
+    (out / "run/settings.json").write_text(damage, encoding="utf-8")
+    with pytest.raises(FormatError, match="is damaged"):
+        distill(source, out, settings, resume=True)
 
 
 def test_damaged_settings_are_said_so(tmp_path: Path, source: str, settings: DistillSettings) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mindset.distill.settings import DistillSettings
+from mindset.distill.settings import DistillSettings, completed
 from mindset.errors import UsageError
 from mindset.graft.plan import ConversionPlan
 
@@ -45,6 +45,20 @@ def test_what_cannot_be_trained_is_refused_with_what_can() -> None:
     object.__setattr__(settings, "trained", "head")  # past the tests' type checker
     with pytest.raises(UsageError, match="'head' cannot be trained; allowed: memory, all, attention"):
         settings.__post_init__()
+
+
+def test_a_precision_that_is_none_is_refused() -> None:
+    settings = DistillSettings(steps=5)
+    object.__setattr__(settings, "precision", "16")  # past the tests' type checker
+    with pytest.raises(UsageError, match="'16' is no precision; allowed: 32, bf16-mixed"):
+        settings.__post_init__()
+
+
+def test_what_an_older_version_wrote_is_completed_by_defaults() -> None:
+    told = DistillSettings(steps=5, batch=3).to_json()
+    older = {name: value for name, value in told.items() if name != "precision"}
+    assert completed(older) == told
+    assert completed(told | {"precision": "bf16-mixed"})["precision"] == "bf16-mixed"
 
 
 def test_settings_are_frozen_and_json() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,30 @@ def test_proposers_are_calibrated_again_once_the_keys_moved(tmp_path: Path, text
     train(run)
     after = weights(run.student)
     assert all(before[name] != after[name] for name in after if "key_low" in name or "modulator_rms" in name)
+
+
+# ---- precision -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_mixed_precision_trains_as_well_and_keeps_parameters_whole(
+    tmp_path: Path, text: str, plan: dict[str, Any]
+) -> None:
+    made = make_settings(ConversionPlan(**plan), data=(text,), steps=12)
+    whole, heard = trained(tmp_path / "32", made)
+    mixed, rounded = trained(tmp_path / "bf16", replace(made, precision="bf16-mixed"))
+    assert {tensor.dtype for tensor in mixed.student.parameters()} == {torch.float32}
+    assert digest(mixed.student) != digest(whole.student)
+    for (stage, _, loss), (_, _, other) in zip(heard, rounded, strict=True):
+        assert other == pytest.approx(loss, rel=0.05, abs=0.005), stage
+
+
+def test_mixed_precision_repeats_itself(tmp_path: Path, text: str) -> None:
+    settings = make_settings(data=(text,), steps=8, precision="bf16-mixed")
+    first, heard = trained(tmp_path / "1", settings)
+    second, again = trained(tmp_path / "2", settings)
+    assert heard == again
+    assert digest(first.student) == digest(second.student)
 
 
 # ---- determinism ---------------------------------------------------------------------------------------------

@@ -45,6 +45,11 @@ TRAINING = (
     ),
     click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences a step.  [8]"),
     click.option("--seq-len", type=click.IntRange(min=2), metavar="N", help="Tokens a sequence.  [256]"),
+    click.option(
+        "--precision",
+        type=click.Choice(["32", "bf16-mixed"]),
+        help="bf16-mixed: faster where the processor multiplies bfloat16.  [32]",
+    ),
     click.option("--lr", type=float, metavar="X", help="Peak learning rate of the local stage.  [0.001]"),
     click.option("--lr-end-to-end", type=float, metavar="X", help="The same end to end.  [0.0005]"),
 )

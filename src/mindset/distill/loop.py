@@ -102,6 +102,7 @@ def run_stage(
             max_epochs=-1,
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=stage.name),
             plugins=[FolderCheckpointIO()],
+            precision=stage.settings.precision,
             gradient_clip_val=stage.settings.clip or None,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -26,7 +26,7 @@ from mindset.distill.gap_curve import Look, Progress, affordable_windows, look, 
 from mindset.distill.mixture import SourceUse
 from mindset.distill.seeds import named_seed
 from mindset.distill.self_samples import SampleSettings, SelfSamples
-from mindset.distill.settings import DistillSettings
+from mindset.distill.settings import DistillSettings, completed
 from mindset.errors import FormatError, MissingError
 from mindset.graft.model import banks
 from mindset.probe.bits import score
@@ -77,7 +77,7 @@ class Report:
 
     def is_of(self, settings: DistillSettings) -> bool:
         """Whether these settings are the ones it reports on."""
-        return bool(self.figures["settings"] == json.loads(json.dumps(settings.to_json())))
+        return completed(self.figures["settings"]) == json.loads(json.dumps(settings.to_json()))
 
     @classmethod
     def read(cls, folder: str | Path) -> Report:

@@ -15,7 +15,7 @@ from mindset.atomic_file import replacing
 from mindset.distill import report as reports
 from mindset.distill.loop import Progress
 from mindset.distill.ranks import ranks
-from mindset.distill.settings import DistillSettings
+from mindset.distill.settings import DistillSettings, completed
 from mindset.distill.training import Run, heal, silent, train
 from mindset.errors import FormatError, RunMismatchError, UsageError
 from mindset.graft import folder as model_folder
@@ -96,7 +96,8 @@ def _claim(run: Path, source: str, settings: DistillSettings, resume: bool) -> N
     if path.exists():
         try:
             theirs = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            theirs["settings"] = completed(theirs["settings"])
+        except (ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{path} is damaged ({error}); give another --out") from error
         if changed := _differences(ours, theirs):
             raise RunMismatchError(

@@ -138,7 +138,7 @@ class AssociativeBank(Bank):
         mixed = torch.einsum("tk,tkd->td", attention, values)
         self._insert(head, self._writers(novel, room, similarity.detach(), key.detach()), key, content)
         read = q.new_zeros(len(q), self.n_slots)
-        return mixed, read.scatter(-1, slots, attention[:, :k].detach()) if k else read
+        return mixed, read.scatter(-1, slots, attention[:, :k].detach().to(read)) if k else read
 
     def _returned(self, head: int, key: Tensor, slots: Tensor) -> Tensor:
         stored = self.rows.key[head]

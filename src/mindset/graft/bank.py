@@ -288,7 +288,8 @@ class MirrorBank(Bank):
         for shard, modulation in zip(self._shards(), modulations, strict=True):
             if modulation is not None:
                 now = modulation.detach().square().mean(dim=0).sqrt()
-                self.modulator_rms[start : start + shard.n_slots].lerp_(now, 1 - _RMS_DECAY)
+                kept = self.modulator_rms[start : start + shard.n_slots]
+                kept.lerp_(now.to(kept), 1 - _RMS_DECAY)
             start += shard.n_slots
 
     @torch.no_grad()
