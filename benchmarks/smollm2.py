@@ -38,7 +38,7 @@ __all__ = ["smollm2_rows"]
 SKETCH = {768: 0.015, 384: 0.12, 192: 0.42, 96: 1.15}
 """Untrained gaps on WikiText-2 that were measured before this code existed."""
 SWAPPED = (3, 10, 15, 30)
-LONG, LONG_SELF = 600, 450
+LONG, LONG_SELF = 600, 250
 """Steps of the long rows: with texts, and with samples alone, which take time to draw."""
 
 

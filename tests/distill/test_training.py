@@ -131,11 +131,23 @@ def test_mixed_precision_trains_as_well_and_keeps_parameters_whole(
 
 
 def test_mixed_precision_repeats_itself(tmp_path: Path, text: str) -> None:
-    settings = make_settings(data=(text,), steps=8, precision="bf16-mixed")
+    settings = make_settings(data=("self", text), steps=8, precision="bf16-mixed")
     first, heard = trained(tmp_path / "1", settings)
     second, again = trained(tmp_path / "2", settings)
     assert heard == again
     assert digest(first.student) == digest(second.student)
+    assert digest(first.teacher) == digest(make_teacher())
+
+
+def test_mixed_precision_draws_from_a_copy_in_bfloat16(tmp_path: Path) -> None:
+    settings = make_settings(data=("self",), steps=2, precision="bf16-mixed")
+    run = make_run(tmp_path / "run", settings)
+    samples = run.data("local")
+    assert run.teacher.dtype == torch.float32
+    assert run._in_bfloat16.dtype == torch.bfloat16
+    whole = make_run(tmp_path / "32", replace(settings, precision="32"))
+    assert whole.data("local")._streams[0].digest != samples._streams[0].digest
+    assert whole._in_bfloat16 is None
 
 
 # ---- determinism ---------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Report:
 
     def is_of(self, settings: DistillSettings) -> bool:
         """Whether these settings are the ones it reports on."""
-        return completed(self.figures["settings"]) == json.loads(json.dumps(settings.to_json()))
+        return bool(completed(self.figures["settings"]) == json.loads(json.dumps(settings.to_json())))
 
     @classmethod
     def read(cls, folder: str | Path) -> Report:

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
 
+from mindset.distill.roomy_cache import roomy_cache
 from mindset.errors import UsageError
 from mindset.probe.logits import evaluation_mode
 
@@ -73,7 +73,7 @@ def draw_rows(
         _open(tokens[row], 0, next_opening(row))
     # All at once and on the CPU, so that they do not depend on the device.
     uniform = torch.rand((drawing.length, drawing.rows), generator=torch.Generator().manual_seed(seed))
-    step = _Stepper(model)
+    step = _Stepper(model, drawing.length)
     with torch.inference_mode(), evaluation_mode(model):
         for pos in range(1, drawing.length):
             logits = step(torch.from_numpy(tokens[:, pos - 1]))
@@ -122,12 +122,12 @@ def _open(row: Int64[np.ndarray, " pos"], pos: int, opening: list[int]) -> None:
 class _Stepper:
     """One position a call: the tokens there in, the logits of the next position out."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, length: int) -> None:
         self._model = model
         accepted = inspect.signature(model.forward).parameters
         # transformers renamed the argument in 5.24.
         name = "cache" if "cache" in accepted else "past_key_values"
-        self._arguments: dict[str, Any] = {name: DynamicCache(config=model.config), "use_cache": True}
+        self._arguments: dict[str, Any] = {name: roomy_cache(model.config, length), "use_cache": True}
         if "logits_to_keep" in accepted:
             self._arguments["logits_to_keep"] = 1
 

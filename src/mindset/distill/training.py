@@ -6,6 +6,7 @@ models come from, nor reports.
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import time
@@ -60,6 +61,7 @@ class Run:
     """Seconds of each finished stage."""
     steps: dict[str, int] = field(default_factory=dict)
     """Steps of each finished stage."""
+    _in_bfloat16: Any = field(default=None, init=False, repr=False)
 
     def data(self, stage: str, items: tuple[str, ...] | None = None) -> Mixture:
         """A fresh mixture for a stage; each stage draws its own samples and order."""
@@ -71,8 +73,9 @@ class Run:
             self.progress(f"{stage}: drawing samples", drawn, 0)
 
         settings, seed = self.settings, named_seed(self.settings.seed, stage)
+        named = [DataItem.parse(item) for item in items or settings.data]
         return open_mixture(
-            [DataItem.parse(item) for item in items or settings.data],
+            named,
             self.tokenizer,
             batch=settings.batch,
             seq_len=settings.seq_len,
@@ -81,9 +84,17 @@ class Run:
                 length=settings.seq_len, seed=seed, temperature=settings.sample_temperature
             ),
             cache=self.cache or self.folder / "cache",
-            teacher=self.teacher,
+            teacher=self._speaker(named),
             on_drawn=on_drawn,
         )
+
+    def _speaker(self, named: list[DataItem]) -> Any:
+        """The teacher as it draws samples: where products are in bfloat16, a copy in bfloat16, twice as fast."""
+        if self.settings.precision == "32" or all(item.source != SELF for item in named):
+            return self.teacher
+        if self._in_bfloat16 is None:
+            self._in_bfloat16 = copy.deepcopy(self.teacher).bfloat16()
+        return self._in_bfloat16
 
 
 def train(run: Run) -> list[Any]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindset.errors import BankSizeError, UsageError
-from mindset.graft.one_token import proposed_dots, read_weighted, usable
+from mindset.graft.one_token import OneTokenReader, Rows
 from mindset.graft.propose import ProposerSpec, Proxy
 from mindset.graft.recording import Read, Recorder
 from mindset.graft.shard import Shard
@@ -153,7 +153,13 @@ class MirrorBank(Bank):
                 if self.propose.kind == "proxy"
             }
         )
+        self._one_token = OneTokenReader()
         self.set_k(k)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> MirrorBank:
+        """Moves and casts: what was prepared for the old numbers goes."""
+        self._one_token = OneTokenReader()
+        return cast(MirrorBank, super()._apply(*args, **kwargs))  # type: ignore[no-untyped-call]
 
     @property
     def n_slots(self) -> int:
@@ -167,6 +173,24 @@ class MirrorBank(Bank):
         candidates = self.propose.candidates
         if k is not None and candidates and k > candidates:
             raise UsageError(f"k = {k} of only {candidates} candidates: propose at least k")
+
+    def forward(
+        self, x: Float[Tensor, "... d_model"], residual: Float[Tensor, "... d_model"] | None = None
+    ) -> Float[Tensor, "... d_model"]:
+        if x.numel() != self.d_model or (out := self._read_compiled(x)) is None:
+            return super().forward(x, residual)
+        if self.bias is not None:
+            out = out + self.bias
+        if self.skip is not None:
+            out = out + self.skip(x)
+        return out if residual is None else out + residual
+
+    def _read_compiled(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"] | None:
+        """One token by the loops of `one_token`, where they apply; what `read_gathered` would return."""
+        k, spec = self.k, self.propose
+        if k is None or self.muted or self.training or self.recorder is not None or not self.gather_limit:
+            return None
+        return self._one_token.read(x, spec, k, self._rows)
 
     def read(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         few = x.shape[0] <= self.gather_limit and self.recorder is None and not self.training
@@ -207,9 +231,6 @@ class MirrorBank(Bank):
 
     def read_gathered(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """Fetch modulators and values of candidates only."""
-        shard = self._shards()[0]
-        if len(self.shards) == 1 and usable(x, *shard.parameters()):
-            return self._read_compiled(x, shard)[None]
         k, norms = self.effective_k(), self._norms()
         if self.propose.kind == "all":
             weights = _join([shard.weights(x) for shard in self._shards()])
@@ -219,21 +240,17 @@ class MirrorBank(Bank):
         best = (weights.detach().abs() * norms[candidates]).topk(k, dim=-1, sorted=False).indices
         return self._sum_values(candidates.gather(-1, best), weights.gather(-1, best))
 
-    def _read_compiled(self, x: Tensor, shard: Shard) -> Tensor:
-        """The same sums for one token, by the loops of `one_token`."""
-        spec, norms, x1 = self.propose, self._norms(), x[0]
-        if spec.kind == "all":
-            return read_weighted(shard.weights(x)[0], norms, shard.value, self.effective_k())
-        gates = shard.gates(x) if spec.kind == "score" else None
-        proposal = self._proposal(x, gates)[0]
-        if gates is None:
-            dots = proposed_dots(x1, proposal, spec.candidates, shard.key, shard.key_bias)
-            gates = cast(Tensor, shard.activation(dots[None]))
-        weights = gates[0]
-        if shard.modulator is not None:
-            rows, bias = shard.modulator, shard.modulator_bias
-            weights = weights * proposed_dots(x1, proposal, spec.candidates, rows, bias)
-        return read_weighted(weights, norms, shard.value, self.effective_k())
+    def _rows(self) -> Rows:
+        shard, norms = self._shards()[0], self._norms()
+        several = cast(nn.Module, self.shards)._modules  # noqa: SLF001  the live dictionary
+        low = [cast(Proxy, proxy).rows() for proxy in self.proxies.values()]
+        holders = [several, *shard.rows(), *low]
+        known = shard.activation if len(several) == 1 else None
+        if self.propose.kind == "score":
+            scale = self.modulator_rms * norms
+            return Rows([*holders, self._buffers], [shard.value, self.modulator_rms], norms, scale, known)
+        fitted = [tensor for proxy in low for tensor in proxy.values()]
+        return Rows(holders, [shard.value, *fitted], norms, norms, known)
 
     def _rescored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates `[tokens, C]` and their exact weights."""

@@ -73,6 +73,10 @@ class Proxy(nn.Module):
         self.register_buffer("key_low", torch.zeros(n_slots, rank))
         self.register_buffer("modulator_low", torch.zeros(n_slots if gated else 0, rank))
 
+    def rows(self) -> dict[str, Tensor]:
+        """The live dictionary of the projection and what it makes of keys and modulators, by name."""
+        return cast("dict[str, Tensor]", self._buffers)
+
     @torch.no_grad()
     def fit(self, shard: Shard, moment: Float[Tensor, "d_model d_model"]) -> None:
         """The best rank-R projection for inputs of second moment `moment` (reduced-rank regression).

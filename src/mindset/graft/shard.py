@@ -62,6 +62,10 @@ class Shard(nn.Module):
     def n_slots(self) -> int:
         return int(self.key.shape[0])
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The live dictionaries of all rows by name, None where the shard has no such field, and of the activation."""
+        return [self._parameters, self._modules]
+
     @property
     def gated(self) -> bool:
         return self.modulator is not None
