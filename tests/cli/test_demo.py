@@ -13,6 +13,7 @@ import mindset.distill.run
 from mindset.cli import demo as demo_module
 from mindset.cli.app import app
 from mindset.distill import gap_curve, report
+from mindset.graft.runtime import Runtime
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +26,18 @@ def on_a_tiny_model(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "SPEED_PAIRS", 1)
     settings = demo_module._settings
 
-    def smaller(minutes: float, seed: int) -> Any:
-        return replace(settings(minutes, seed), data=("self",), seq_len=32)
+    def smaller(minutes: float, runtime: Runtime) -> Any:
+        return replace(settings(minutes, runtime), data=("self",), seq_len=32)
 
     monkeypatch.setattr(demo_module, "_settings", smaller)
+
+
+@pytest.mark.parametrize(("there", "precision"), [(True, "bf16-mixed"), (False, "32")])
+def test_it_trains_in_bfloat16_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, there: bool, precision: str
+) -> None:
+    monkeypatch.setattr(demo_module, "multiplies_bfloat16", lambda device: there)
+    assert demo_module._settings(1.0, Runtime()).precision == precision
 
 
 def demo(*arguments: object) -> Result:

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,10 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, state: dict[Any, Any]) 
 def test_a_folder_holds_json_and_safetensors_only(tmp_path: Path) -> None:
     write_checkpoint({"a": torch.ones(2), "$tensor": "t00000", "b": {"$dict": 1}}, tmp_path / "c")
     assert sorted([path.name for path in tmp_path.iterdir()]) == ["c"]
-    assert sorted([path.name for path in (tmp_path / "c").iterdir()]) == ["state.json", "tensors.safetensors"]
-    assert json.loads((tmp_path / "c/state.json").read_text())["version"] == 1
+    assert sorted([path.name for path in (tmp_path / "c").iterdir()]) == [
+        "SHA256SUMS", "state.json", "tensors.safetensors",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "c/state.json").read_text())["version"] == 2
     length = struct.unpack("<Q", (tmp_path / "c/tensors.safetensors").read_bytes()[:8])[0]
     assert "t00000" in json.loads((tmp_path / "c/tensors.safetensors").read_bytes()[8 : 8 + length])
     assert same(read_checkpoint(tmp_path / "c")["b"], {"$dict": 1})
@@ -127,6 +130,35 @@ def damage(folder: Path, how: str) -> None:
             "two kinds": {"$dict": [], "$tuple": []},
         }[how]
         state.write_text(json.dumps(packed))
+        (folder / "SHA256SUMS").write_text(checkpoint._sums(folder))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    where=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    name=st.sampled_from(["state.json", "tensors.safetensors"]),
+)
+def test_one_flipped_bit_is_noticed(tmp_path: Path, where: float, bit: int, name: str) -> None:
+    write_checkpoint({"a": torch.arange(9.0), "b": [2, "x"]}, tmp_path / "c")
+    path = tmp_path / "c" / name
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"is damaged|cannot be read"):
+        read_checkpoint(tmp_path / "c")
+
+
+def test_the_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
+    write_checkpoint({"a": torch.ones(3)}, tmp_path / "c")
+    told = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"],
+        cwd=tmp_path / "c",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.splitlines() == ["state.json: OK", "tensors.safetensors: OK"]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +185,9 @@ def test_json_that_is_no_checkpoint_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     write_checkpoint({}, tmp_path / "c")
-    (tmp_path / "c/state.json").write_text('{"version": 2, "state": {"$new": 1}}')
-    with pytest.raises(FormatError, match="has version 2; this release reads 1"):
+    (tmp_path / "c/state.json").write_text('{"version": 3, "state": {"$new": 1}}')
+    (tmp_path / "c/SHA256SUMS").write_text(checkpoint._sums(tmp_path / "c"))
+    with pytest.raises(FormatError, match="has version 3; this release reads 2"):
         read_checkpoint(tmp_path / "c")
 
 

@@ -14,6 +14,7 @@ from transformers.activations import ACT2FN
 from mindset.graft import one_token
 from mindset.graft.bank import MirrorBank
 from mindset.graft.propose import ProposerSpec
+from mindset.graft.skip import build_skip
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
 one_token_loops = pytest.importorskip("mindset.graft.one_token_loops")
@@ -64,6 +65,23 @@ def test_a_shard_that_comes_later_is_read_too():
     bank.shards["new"] = grown.shards["new"]
     with torch.no_grad():
         assert bank._read_compiled(x) is None
+
+
+@pytest.mark.parametrize("skip", ["none", "affine", "lowrank:2"])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_skip_and_residual_are_added_as_ever(skip, with_residual):
+    bank, x = make_bank(8, 0, 5, k=3), make_x(4, 5).detach().reshape(2, 2, 5)
+    bank.skip = build_skip(skip, 5)
+    bank.double()
+    if bank.skip is not None:
+        for parameter in bank.skip.parameters():
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    residual = x.flip(0) if with_residual else None
+    with torch.no_grad():
+        many = bank(x, residual)
+        one = bank(x[:1, :1], None if residual is None else residual[:1, :1])
+    assert bank._one_token._prepared is not None
+    torch.testing.assert_close(one, many[:1, :1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("change", ["transposed", "other dtype", "unknown activation"])

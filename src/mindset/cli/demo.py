@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from mindset.cli import failures, options, progress, render
-from mindset.graft.runtime import Runtime
+from mindset.graft.runtime import Runtime, multiplies_bfloat16
 
 if TYPE_CHECKING:
     from mindset.distill.report import Report
@@ -61,7 +61,7 @@ def demo(*, minutes: float, out: Path | None, runtime: Runtime, as_json: bool) -
     if runtime.dtype not in (None, "float32"):
         raise UsageError(f"the demo trains in float32, not in {runtime.dtype}: leave --dtype out")
     out = places.models_dir() / "demo" if out is None else out
-    settings = _settings(minutes, runtime.seed)
+    settings = _settings(minutes, runtime)
     report, seen = _finished(out, settings), None
     if report is None:
         with runtime.active(), _going_on(out):
@@ -75,19 +75,20 @@ def demo(*, minutes: float, out: Path | None, runtime: Runtime, as_json: bool) -
     render.say(f"{report.to_text()}\n\n{_next(out)}")
 
 
-def _settings(minutes: float, seed: int) -> DistillSettings:
+def _settings(minutes: float, runtime: Runtime) -> DistillSettings:
     from mindset.distill.settings import DistillSettings
     from mindset.graft.plan import ConversionPlan
 
     return DistillSettings(
-        plan=ConversionPlan(k=K, skip="affine", seed=seed),
+        plan=ConversionPlan(k=K, skip="affine", seed=runtime.seed),
         data=("self", "stdlib"),
         minutes=minutes,
         batch=4,
         local_share=0.0,  # the closed form has done its work, and six minutes are few
         lr_end_to_end=3e-4,
+        precision="bf16-mixed" if multiplies_bfloat16(runtime.device) else "32",
         checkpoint_every=20,
-        seed=seed,
+        seed=runtime.seed,
     )
 
 

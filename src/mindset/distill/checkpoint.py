@@ -2,11 +2,13 @@
 
 Any nest of dicts, lists, tuples, numbers, strings and tensors is split into a tensor file and a JSON file that says
 where each tensor was. The folder is written beside its final name and renamed, so that a checkpoint is whole or absent.
+`SHA256SUMS` has the digests of both, as `sha256sum --check` reads them: training on from a flipped bit would not show.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -25,7 +27,7 @@ from mindset.errors import DiskFullError, FormatError
 
 __all__ = ["FolderCheckpointIO", "has_checkpoint", "read_checkpoint", "write_checkpoint"]
 
-_STATE, _TENSORS, _VERSION = "state.json", "tensors.safetensors", 1
+_STATE, _TENSORS, _SUMS, _VERSION = "state.json", "tensors.safetensors", "SHA256SUMS", 2
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_WORDS = re.compile(rf"os error ({'|'.join(map(str, _NO_ROOM))})\b")
@@ -71,6 +73,7 @@ def write_checkpoint(state: dict[str, Any], folder: Path) -> None:
             scratch.mkdir(parents=True)
             save_file(tensors, scratch / _TENSORS)
             (scratch / _STATE).write_text(json.dumps(packed), encoding="utf-8")
+            (scratch / _SUMS).write_text(_sums(scratch), encoding="utf-8")
             if folder.exists():
                 folder.replace(old)
             scratch.replace(folder)
@@ -78,6 +81,14 @@ def write_checkpoint(state: dict[str, Any], folder: Path) -> None:
         if folder.exists():
             _clear(folder)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sums(folder: Path) -> str:
+    lines = []
+    for name in (_STATE, _TENSORS):
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
 
 
 def _clear(folder: Path) -> None:
@@ -116,14 +127,15 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     if not has_checkpoint(folder):
         raise FormatError(f"there is no checkpoint {folder}; start the run anew")
     try:
+        same = (folder / _SUMS).read_text(encoding="utf-8") == _sums(folder)
         packed = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         version = packed["version"]
         state = _unpack(packed["state"], load_file(folder / _TENSORS)) if version == _VERSION else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
         raise FormatError(f"checkpoint {folder} cannot be read ({error}); start the run anew") from error
-    if version != _VERSION:
+    if version != _VERSION and same:
         raise FormatError(f"checkpoint {folder} has version {version}; this release reads {_VERSION}")
-    if not isinstance(state, dict):
+    if not same or not isinstance(state, dict):
         raise FormatError(f"checkpoint {folder} is damaged; start the run anew")
     return state
 

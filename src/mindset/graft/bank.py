@@ -182,7 +182,7 @@ class MirrorBank(Bank):
         if self.bias is not None:
             out = out + self.bias
         if self.skip is not None:
-            out = out + self.skip(x)
+            out = out + self.skip(x.reshape(1, -1)).view_as(x)
         return out if residual is None else out + residual
 
     def _read_compiled(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"] | None:

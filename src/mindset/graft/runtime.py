@@ -16,7 +16,7 @@ from mindset.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Dtype", "Runtime"]
+__all__ = ["Dtype", "Runtime", "multiplies_bfloat16"]
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 
@@ -62,3 +62,15 @@ class Runtime:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether this device has instructions for products in bfloat16; without them they are slower than in float32."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.device(device).type != "cpu":
+        return False
+    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
