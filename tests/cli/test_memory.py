@@ -95,3 +95,18 @@ def test_failures_are_one_sentence(student: Path, arguments: list[object], code:
     result = run(*(str(argument).format(student) for argument in arguments), code=code)
     assert sentence in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_slots_go_out_and_into_another_model(student: Path, tmp_path: Path) -> None:
+    run("memory", "tag", student, 3, 4, "--set", "seen")
+    told = ask("memory", "export", student, "--out", tmp_path / "out", "--tag", "seen")
+    assert told == {"slots": 2, "out": str(tmp_path / "out")}
+    run("memory", "rm", student, 3, 4)
+    assert ask("memory", "search", student, "--tag", "seen")["total"] == 0
+    assert "2 slots in, from out" in run("memory", "import", student, tmp_path / "out").stdout
+    assert ask("memory", "search", student, "--tag", "seen")["total"] == 2
+    run("generate", student, "Once", "--max-tokens", 4)
+    run("undo", student)
+    assert ask("memory", "search", student, "--tag", "seen")["total"] == 0
+    assert "is there already" in run("memory", "export", student, "--out", tmp_path / "out", code=2).stderr
+    assert "has no slots.json" in run("memory", "import", student, tmp_path, code=1).stderr

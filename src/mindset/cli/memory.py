@@ -236,6 +236,49 @@ def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bo
         _tell(opened, as_json)
 
 
+@memory.command("export")
+@options.model_folder
+@options.out_option
+@filters
+@options.json_option
+def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
+    """Write slots to a folder of safetensors and JSON lines.
+
+    Without filters all of them. `mindset memory import` takes them in, in this or in another model of the same shape.
+
+    \b
+    Example:
+      mindset memory export smol --out geography --tag geography
+    """
+    from mindset.store.portable import export_slots
+    from mindset.store.scan import Where
+
+    with _reading(folder) as opened:
+        count = export_slots(opened.store, Where(**where), out)
+    if as_json:
+        render.print_json({"slots": count, "out": str(out)})
+    else:
+        render.say(f"{count:,} slots in {out}")
+
+
+@memory.command("import")
+@options.model_folder
+@click.argument("source", metavar="EXPORT", type=click.Path(path_type=Path))
+@options.json_option
+def import_(folder: Path, source: Path, as_json: bool) -> None:
+    """Put in slots that were exported.
+
+    They get numbers of their own; labels, tags, pins, weights, dates and sources are kept.
+
+    \b
+    Example:
+      mindset memory import smol geography
+    """
+    with _writing(folder) as opened:
+        opened.take_in(source)
+        _tell(opened, as_json)
+
+
 @memory.command("verify")
 @options.model_folder
 @options.json_option

@@ -123,8 +123,8 @@ class Edit:
                 "source": None if one.cites is None else one.cites.source,
                 "start": None if one.cites is None else one.cites.start,
                 "stop": None if one.cites is None else one.cites.stop,
-                "created": made, "label": one.label, "tags": json.dumps(one.tags), "pinned": int(one.pinned),
-                "weight": one.weight,
+                "created": one.created or made, "label": one.label, "tags": json.dumps(one.tags),
+                "pinned": int(one.pinned), "weight": one.weight,
             }
             for i, (one, row, crc) in enumerate(zip(new, rows, crcs, strict=True))
         ]  # fmt: skip

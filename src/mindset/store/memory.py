@@ -19,6 +19,7 @@ from mindset.errors import MissingError, ReadOnlyError
 from mindset.journal.folder_lock import writing_in
 from mindset.journal.journal import Entry, Journal
 from mindset.store.edit import NewShard
+from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, Ids, NewSlot
 from mindset.store.store import Arrays
@@ -97,6 +98,20 @@ class Memory:
             return edit
 
         self._edit(f"{_slots(len(new))} in, layer {layer}, {shard}", change, who)
+        return ids[0]
+
+    def take_in(self, folder: Path, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
+        """Put in the slots of an export; returns their ids."""
+        incoming = read_export(self.store, folder)
+        ids: list[Int64[np.ndarray, " n"]] = []
+
+        def change() -> int:
+            edit, made = self.store.take_in(incoming)
+            ids.append(made)
+            return edit
+
+        count = sum(len(part.new) for part in incoming.parts)
+        self._edit(f"{_slots(count)} in, from {Path(folder).name}", change, who)
         return ids[0]
 
     def update(self, ids: Ids, arrays: Arrays, *, who: str | None = None) -> None:

@@ -56,6 +56,8 @@ class NewSlot:
     """Whether it is never evicted."""
     weight: float = 1.0
     """Multiplies what it adds; 1 for a slot as it was learned, 0 for a suppressed one."""
+    created: str | None = None
+    """ISO 8601, UTC; None: now."""
 
     def __post_init__(self) -> None:
         check_tags(self.tags)

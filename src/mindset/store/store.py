@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,7 +22,16 @@ from mindset.store.ledger import Ledger, LiveRows
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import Change, Ids, NewSlot, SlotRecord
 
-__all__ = ["Arrays", "Store", "Vectors", "WrongSlot", "check_fields", "checksums"]
+__all__ = [
+    "Arrays",
+    "Incoming",
+    "IncomingSlots",
+    "Store",
+    "Vectors",
+    "WrongSlot",
+    "check_fields",
+    "checksums",
+]
 
 Arrays = Mapping[str, Shaped[np.ndarray, "n d"]]
 """By field: one row for each slot, as it is stored (bfloat16 as uint16 bits)."""
@@ -50,6 +59,24 @@ class WrongSlot:
     layer: int
     shard: str
     row: int
+
+
+@dataclass(frozen=True, eq=False)
+class IncomingSlots:
+    """Slots for one shard; their citations' sources are places in `Incoming.sources`."""
+
+    shard: ShardInfo
+    new: list[NewSlot]
+    arrays: Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """Slots of several shards with the texts that they cite, to be taken in at once."""
+
+    sources: list[tuple[str, str]]
+    """Name and text."""
+    parts: list[IncomingSlots]
 
 
 class Store:
@@ -94,6 +121,19 @@ class Store:
         with self._editing("insert") as edit:
             rows = self._write(edit, info, arrays, len(new))
             return edit.id, edit.insert(info.id, new, rows, checksums(arrays))
+
+    def take_in(self, incoming: Incoming) -> tuple[int, Int64[np.ndarray, " n"]]:
+        """New slots of several shards in one edit; returns it and their ids, part by part."""
+        for part in incoming.parts:
+            _editable(part.shard)
+        made = [np.empty(0, np.int64)]
+        with self._editing("import") as edit:
+            sources = [edit.add_source(name, text) for name, text in incoming.sources]
+            for part in incoming.parts:
+                rows = self._write(edit, part.shard, part.arrays, len(part.new))
+                cited = [_citing(one, sources) for one in part.new]
+                made.append(edit.insert(part.shard.id, cited, rows, checksums(part.arrays)))
+            return edit.id, np.concatenate(made)
 
     def update(self, ids: Ids, arrays: Arrays) -> int:
         """Other vectors for slots of one shard; fields that are not given stay."""
@@ -215,6 +255,11 @@ def _crc(row: tuple[np.ndarray, ...]) -> int:
     for part in row:
         crc = zlib.crc32(part.data, crc)
     return crc
+
+
+def _citing(new: NewSlot, sources: Sequence[int]) -> NewSlot:
+    cites = new.cites
+    return new if cites is None else replace(new, cites=replace(cites, source=sources[cites.source]))
 
 
 def _editable(info: ShardInfo) -> ShardInfo:
