@@ -1,4 +1,7 @@
-"""Write docs/results.md from docs/results/*.jsonl: `python -m benchmarks.results [--check]`."""
+"""Write docs/results.md from docs/results/: `python -m benchmarks.results [--check]`.
+
+Rows are in NAME.jsonl; what people should know beside them, such as what was tried, is in NAME.notes.md.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,9 @@ def _section(path: Path, rows: list[dict[str, Any]]) -> str:
             row
         )
     lines += [_line(group) for group in groups.values()]
+    notes = path.with_suffix(".notes.md")
+    if notes.exists():
+        lines.append(f"\n{notes.read_text(encoding='utf-8').strip()}")
     return "\n".join(lines) + "\n"
 
 

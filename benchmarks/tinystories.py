@@ -96,7 +96,7 @@ def _rows(bench: Bench, now: tuple[int, ...]) -> None:
         "<= 0.05",
     )
     fresh_slots = ConversionPlan(bank="featural", slots=4096, k=32, skip="affine", weight="relu")
-    row("4,096 new slots from a random start, relu, k = 32", fresh_slots, "<= 0.12", revive_every=25)
+    row("4,096 new slots from a random start, relu, k = 32", fresh_slots, "<= 0.12", SEEDS, revive_every=25)
     row("control: fresh dense FF of the teacher's size", ConversionPlan(), change=_fresh, fit="none")
     row("control: affine only", ConversionPlan(skip="affine"), change=_muted)
     row(

@@ -110,3 +110,26 @@ def test_slots_go_out_and_into_another_model(student: Path, tmp_path: Path) -> N
     assert ask("memory", "search", student, "--tag", "seen")["total"] == 0
     assert "is there already" in run("memory", "export", student, "--out", tmp_path / "out", code=2).stderr
     assert "has no slots.json" in run("memory", "import", student, tmp_path, code=1).stderr
+
+
+def test_a_state_is_named_left_compared_and_come_back_to(student: Path) -> None:
+    assert "mindset restore" in run("snapshot", student, "clean").stdout
+    run("memory", "edit", student, 5, "--label", "five")
+    run("memory", "rm", student, 6)
+    told = run("diff", student, "clean").stdout
+    assert "~ slot 5, layer 0, base 'five': label" in told
+    assert "- slot 6, layer 0, base" in told
+    assert "0 slots put in, 1 taken out, 1 changed" in told
+    assert ask("snapshot", student, "later") == [
+        {"name": "clean", "changes": 0},
+        {"name": "later", "changes": 2},
+    ]
+    assert "undone: 1 slot out: 6" in run("restore", student, "clean").stdout
+    assert ask("diff", student) == {"put_in": [], "taken_out": [], "changed": []}
+    assert [one["id"] for one in ask("diff", student, "clean", "later")["taken_out"]] == [6]
+    assert "done again: 1 slot out: 6" in run("restore", student, "later").stdout
+    assert "is at later already" in run("restore", student, "later").stdout
+    run("snapshot", student, "later", "--drop")
+    assert "later" not in run("snapshot", student).stdout
+    assert "no snapshot 'later'" in run("restore", student, "later", code=1).stderr
+    assert "say which" in run("snapshot", student, "--drop", code=2).stderr

@@ -138,12 +138,28 @@ def test_forgetting_keeps_the_last(tmp_path: Path) -> None:
         again.journal.undo()
 
 
+def act(folder: Folder, verb: str, value: Any, count: int, then: dict[str, dict[str, int]]) -> None:
+    """One step; `then` remembers what each snapshot was of."""
+    journal = folder.journal
+    if verb == "set":
+        folder.set(value, count)
+    elif verb == "snapshot" and value not in journal.snapshots:
+        then[value] = folder.now()
+        journal.snapshot(value)
+    elif verb == "restore" and value in journal.snapshots:
+        journal.restore(value)
+        assert folder.now() == then[value]
+    elif verb in ("undo", "redo") and value <= len(journal.done if verb == "undo" else journal.undone):
+        getattr(journal, verb)(value)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.one_of(
             st.tuples(st.just("set"), st.sampled_from("ab")),
             st.tuples(st.sampled_from(["undo", "redo"]), st.integers(1, 2)),
+            st.tuples(st.sampled_from(["snapshot", "restore"]), st.sampled_from("xyz")),
         ),
         max_size=12,
     ),
@@ -153,6 +169,7 @@ def test_whenever_it_is_killed_the_history_is_what_the_folder_holds(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], fuses: list[int]
 ) -> None:
     path, waiting, count = tmp_path_factory.mktemp("killed"), list(fuses), 0
+    then: dict[str, dict[str, int]] = {}
     real = lines.append
 
     current = Fuse()
@@ -177,10 +194,7 @@ def test_whenever_it_is_killed_the_history_is_what_the_folder_holds(
         for verb, value in steps:
             count += 1
             try:
-                if verb == "set":
-                    folder.set(value, count)
-                elif value <= len(folder.journal.done if verb == "undo" else folder.journal.undone):
-                    getattr(folder.journal, verb)(value)
+                act(folder, verb, value, count, then)
             except Killed:
                 folder = opened()
             assert folder.replayed() == folder.now()
@@ -189,6 +203,62 @@ def test_whenever_it_is_killed_the_history_is_what_the_folder_holds(
     if whole.journal.done:
         whole.journal.undo(len(whole.journal.done))
     assert whole.now() == {}
+
+
+def test_a_snapshot_is_a_place_to_come_back_to_from_both_sides(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.journal.snapshot("empty")
+    folder.set("a", 1)
+    folder.set("b", 2)
+    folder.journal.snapshot("two")
+    folder.set("a", 3)
+    assert [entry.title for entry in folder.journal.restore("empty")] == ["a = 3", "b = 2", "a = 1"]
+    assert folder.now() == {}
+    again = Folder(tmp_path)
+    assert [entry.title for entry in again.journal.until("two")] == ["a = 1", "b = 2"]
+    assert [entry.title for entry in again.journal.restore("two")] == ["a = 1", "b = 2"]
+    assert again.now() == {"a": 1, "b": 2}
+    assert again.journal.restore("two") == []
+    again.journal.unsnapshot("two")
+    assert [*Folder(tmp_path).journal.snapshots] == ["empty"]
+
+
+def test_a_snapshot_goes_with_the_line_of_history_that_it_was_in(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for value in (1, 2):
+        folder.set("a", value)
+        folder.journal.snapshot(f"at-{value}")
+    folder.journal.restore("at-1")
+    folder.set("a", 9)
+    assert [*Folder(tmp_path).journal.snapshots] == ["at-1"]
+
+
+def test_a_snapshot_before_what_was_forgotten_is_gone(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.journal.snapshot("at-0")
+    for value in (1, 2, 3):
+        folder.set("a", value)
+        folder.journal.snapshot(f"at-{value}")
+    folder.journal.forget(1)
+    for journal in (folder.journal, Folder(tmp_path).journal):
+        assert [*journal.snapshots] == ["at-2", "at-3"]
+        assert [entry.payload["new"] for entry in journal.until("at-2")] == []
+        assert [entry.payload["new"] for entry in journal.until("at-3")] == [3]
+    Folder(tmp_path).journal.restore("at-2")
+    assert folder.now() == {"a": 2}
+
+
+def test_snapshots_that_cannot_be(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.set("a", 1)
+    folder.journal.snapshot("x")
+    with pytest.raises(UsageError, match="a snapshot 'x' already"):
+        folder.journal.snapshot("x")
+    with pytest.raises(UsageError, match="lower-case letters"):
+        folder.journal.snapshot("two words")
+    for ask in (folder.journal.restore, folder.journal.until, folder.journal.unsnapshot):
+        with pytest.raises(MissingError, match=r"no snapshot 'y' .*; there are: x"):
+            ask("y")
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ COMMANDS = {
     "history": Row("mindset.cli.history:history", "List what was done to a model folder."),
     "undo": Row("mindset.cli.history:undo", "Take back the last changes of a model folder."),
     "redo": Row("mindset.cli.history:redo", "Make changes again that were taken back."),
+    "snapshot": Row("mindset.cli.history:snapshot", "Name the state of a model folder, to come back to."),
+    "restore": Row("mindset.cli.history:restore", "Go back to a snapshot of a model folder."),
+    "diff": Row("mindset.cli.history:diff", "Show what differs between two states of a model folder."),
     "export": Row("mindset.cli.export:export", "Write a plain Hugging Face folder."),
 }
 

@@ -65,14 +65,15 @@ class Run:
 
     def data(self, stage: str, items: tuple[str, ...] | None = None) -> Mixture:
         """A fresh mixture for a stage; each stage draws its own samples and order."""
-        drawn = 0
+        settings, seed = self.settings, named_seed(self.settings.seed, stage)
+        samples = SampleSettings(length=settings.seq_len, seed=seed, temperature=settings.sample_temperature)
+        drawn, in_a_batch = 0, samples.batch * (samples.length - 1)
 
         def on_drawn(n: int) -> None:
             nonlocal drawn
             drawn += n
-            self.progress(f"{stage}: drawing samples", drawn, 0)
+            self.progress(f"{stage}: drawing samples", (drawn - 1) % in_a_batch + 1, in_a_batch)
 
-        settings, seed = self.settings, named_seed(self.settings.seed, stage)
         named = [DataItem.parse(item) for item in items or settings.data]
         return open_mixture(
             named,
@@ -80,9 +81,7 @@ class Run:
             batch=settings.batch,
             seq_len=settings.seq_len,
             seed=seed,
-            samples=SampleSettings(
-                length=settings.seq_len, seed=seed, temperature=settings.sample_temperature
-            ),
+            samples=samples,
             cache=self.cache or self.folder / "cache",
             teacher=self._speaker(named),
             on_drawn=on_drawn,

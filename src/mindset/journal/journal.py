@@ -4,12 +4,17 @@ An edit is written down before it is made, and once more when it is made. So aft
 knows which edit may be half known, and asks its kind, whose own data says whether it happened (`Kind.happened`); no
 edit is lost to `undo`, and none is listed that was not made. A new edit after an undo drops what was undone.
 
-Lines say begin, done, failed, undo, undone, redo, redone, drop or dropped; the state is what they add up to.
+A snapshot is a name for a place in that line: after an edit, or before all of them. Going back to one undoes what came
+later and going forward makes it again; a snapshot whose edit is dropped is gone with it.
+
+Lines say begin, done, failed, undo, undone, redo, redone, drop, dropped, snapshot or unsnapshot; the state is what they
+add up to.
 """
 
 from __future__ import annotations
 
 import getpass
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,6 +80,7 @@ class Journal:
         self.path, self.kinds, self.read_only = Path(path), dict(kinds), read_only
         self._entries: dict[str, Entry] = {}
         self._pending: tuple[str, str] | None = None
+        self._snapshots: dict[str, str | None] = {}
         for line in lines.read(self.path):
             self._follow(line)
         if not read_only:
@@ -97,7 +103,37 @@ class Journal:
         """The edits that `redo` would make again, the next one first."""
         return [entry for entry in self.entries if entry.state == "undone"]
 
+    @property
+    def snapshots(self) -> dict[str, str | None]:
+        """By name: the id of the edit that a snapshot was taken after, or None where it was before all."""
+        return dict(self._snapshots)
+
+    def until(self, snapshot: str) -> list[Entry]:
+        """The edits that hold at a snapshot, oldest first."""
+        after = self._place(snapshot)
+        line = [*self.done, *self.undone]
+        return line[: 1 + [entry.id for entry in line].index(after)] if after else []
+
     # ---- changing ---------------------------------------------------------------------------------------------
+
+    def snapshot(self, name: str) -> None:
+        """Name the place where the history stands."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"snapshot {name!r}: use 1-64 lower-case letters, digits, '.', '-' and '_'")
+        if name in self._snapshots:
+            raise UsageError(f"there is a snapshot {name!r} already; take another name, or drop it")
+        self._write({"op": "snapshot", "id": name, "after": self.done[-1].id if self.done else None})
+
+    def unsnapshot(self, name: str) -> None:
+        """Let go of a snapshot's name; the history stays as it is."""
+        self._place(name)
+        self._write({"op": "unsnapshot", "id": name})
+
+    def restore(self, snapshot: str) -> list[Entry]:
+        """Undo or redo until the history stands where the snapshot was taken; returns what was turned."""
+        wanted = self.until(snapshot)
+        back, forth = len(self.done) - len(wanted), len(wanted) - len(self.done)
+        return self.undo(back) if back > 0 else self.redo(forth) if forth > 0 else []
 
     @contextmanager
     def recording(
@@ -186,6 +222,12 @@ class Journal:
             raise MissingError(f"there is {there} to {verb} in {self.path.parent}")
         return entries[:count]
 
+    def _place(self, snapshot: str) -> str | None:
+        if snapshot not in self._snapshots:
+            names = ", ".join(self._snapshots) or "none"
+            raise MissingError(f"there is no snapshot {snapshot!r} in {self.path.parent}; there are: {names}")
+        return self._snapshots[snapshot]
+
     def _kind(self, name: str) -> Kind:
         if name not in self.kinds:
             raise MissingError(f"this release does not know how to undo edits of kind {name!r}")
@@ -207,13 +249,17 @@ class Journal:
                 raise FormatError(
                     f"{self.path} has version {line.get('version')}; this release reads {_VERSION}"
                 )
+        elif op == "snapshot":
+            self._snapshots[name] = line.get("after")
+        elif op == "unsnapshot":
+            self._snapshots.pop(name, None)
         elif op == "begin":
             self._entries[name] = Entry(**{field: line[field] for field in _SAVED})
             self._pending = ("begin", name)
         elif name not in self._entries:
             raise FormatError(f"{self.path} is damaged: {op} of an edit that it does not know")
         elif op in ("failed", "dropped"):
-            del self._entries[name]
+            self._move_snapshots(self._entries.pop(name))
             self._pending = None
         elif op in _AFTER or op == "drop":
             self._pending = (str(op), name)
@@ -222,13 +268,24 @@ class Journal:
             self._entries[name] = replace(self._entries[name], state=state)
             self._pending = None
 
+    def _move_snapshots(self, gone: Entry) -> None:
+        """The first edit that held was let go of: the history begins after it. Others take their snapshots along."""
+        for name, after in [*self._snapshots.items()]:
+            if after == (None if gone.state == "done" else gone.id):
+                del self._snapshots[name]
+            elif after == gone.id:
+                self._snapshots[name] = None
+
     def _as_lines(self) -> Iterator[dict[str, Any]]:
         yield {"op": "journal", "version": _VERSION}
+        for name, after in self._snapshots.items():
+            yield {"op": "snapshot", "id": name, "after": after}
         for entry in self.entries:
             yield {"op": "begin", **{name: getattr(entry, name) for name in _SAVED}}
             yield {"op": entry.state, "id": entry.id}
 
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SAVED = ("id", "kind", "title", "when", "who", "payload")
 
 

@@ -18,6 +18,7 @@ from mindset.database.engine import Durability
 from mindset.errors import MissingError, ReadOnlyError
 from mindset.journal.folder_lock import writing_in
 from mindset.journal.journal import Entry, Journal
+from mindset.store.difference import Difference, difference
 from mindset.store.edit import NewShard
 from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
@@ -138,6 +139,23 @@ class Memory:
         """Make them again."""
         self._refuse_older(self.journal.undone[:count])
         return self.journal.redo(count)
+
+    def restore(self, snapshot: str) -> list[Entry]:
+        """Go back, or forward, to a snapshot of `journal`."""
+        wanted = {entry.id for entry in self.journal.until(snapshot)}
+        held = {entry.id for entry in self.journal.done}
+        self._refuse_older([entry for entry in self.journal.entries if entry.id in wanted ^ held])
+        return self.journal.restore(snapshot)
+
+    def diff(self, before: str | None = None, after: str | None = None) -> Difference:
+        """What differs between two snapshots; None: before all changes, and now."""
+        then = [] if before is None else self.journal.until(before)
+        now = self.journal.done if after is None else self.journal.until(after)
+        history = self._edits(self.journal.entries)
+        return difference(self.store.ledger, self._edits(then), self._edits(now), history)
+
+    def _edits(self, entries: list[Entry]) -> set[int]:
+        return {entry.payload["edit"] for entry in entries if self._kind.is_ours(entry.payload)}
 
     def _refuse_older(self, entries: list[Entry]) -> None:
         for entry in entries:
