@@ -84,6 +84,21 @@ def test_skip_and_residual_are_added_as_ever(skip, with_residual):
     torch.testing.assert_close(one, many[:1, :1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["all", "score", "proxy"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_two_tokens_are_read_as_each_alone(kind, compiled, monkeypatch):
+    bank = make_bank(
+        20, 0, 5, k=3, propose=ProposerSpec(kind, 0 if kind == "all" else 6, int(kind == "proxy"))
+    )
+    many = make_x(20, 5).detach()
+    bank.calibrate(many.T @ many / 20, many.mean(0))
+    with torch.no_grad():
+        apart = torch.cat([bank(row) for row in many[:2].split(1)])
+        if not compiled:
+            monkeypatch.setattr(bank, "_read_compiled", lambda x: None)
+        torch.testing.assert_close(bank(many[:2]), apart, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("change", ["transposed", "other dtype", "unknown activation"])
 def test_rows_that_the_loops_cannot_read_are_left_to_torch(change):
     bank = make_bank(5, 0, 5, k=2)

@@ -194,7 +194,7 @@ class MirrorBank(Bank):
 
     def read(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         few = x.shape[0] <= self.gather_limit and self.recorder is None and not self.training
-        out = self.read_gathered(x) if few and self.k is not None else self.read_masked(x)
+        out = self._read_few(x) if few and self.k is not None else self.read_masked(x)
         return out if self.bias is None else out + self.bias
 
     # ---- many tokens: masked products -------------------------------------------------------------------
@@ -228,6 +228,14 @@ class MirrorBank(Bank):
         return top_mask(influence, self.effective_k())
 
     # ---- a few tokens: gathered rows --------------------------------------------------------------------
+
+    def _read_few(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
+        """Where there is a proposer, torch gathers for one token only: for two it takes longer than masked products."""
+        if len(x) == 1 or self.propose.kind == "all":
+            return self.read_gathered(x)
+        each = [self._read_compiled(row) for row in x.contiguous().split(1)]
+        read = [row for row in each if row is not None]
+        return torch.cat(read) if len(read) == len(x) else self.read_masked(x)
 
     def read_gathered(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """Fetch modulators and values of candidates only."""
