@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from mindset.graft.plan import ConversionPlan
 from mindset.graft.sources import load_teacher
 from mindset.probe.unembedding import direct_logits, final_norm, residual_directions
 from mindset.probe.why import explain, why
+from mindset.store.memory import Memory
+from mindset.store.slots import Change, Citation
 
 MakeModel = Callable[..., PreTrainedModel]
 PROMPT = "Once upon a time"
@@ -69,10 +72,10 @@ def test_influences_equal_a_naive_computation(
         sorted((key for key in naive if key[0] == layer), key=lambda key: -naive[key][1])[:6]
         for layer in inputs
     ]
-    assert {(slot.layer, slot.slot) for slot in answer.slots} == {key for layer in wanted for key in layer}
+    assert {(slot.layer, slot.row) for slot in answer.slots} == {key for layer in wanted for key in layer}
     assert answer.slots_read == len(answer.slots) == 12
     for slot in answer.slots:
-        weight, influence = naive[slot.layer, slot.slot]
+        weight, influence = naive[slot.layer, slot.row]
         assert slot.weight == pytest.approx(weight)
         assert slot.influence == pytest.approx(influence)
         assert slot.source == "the teacher's own neuron"
@@ -123,7 +126,7 @@ def test_promoted_tokens_are_the_value_through_the_unembedding(
 ) -> None:
     student = build_student(load_teacher(str(speaker_folder), dtype=torch.float64).model, PLANS["mirror"])
     slot = explain(student, tokenizer, PROMPT, top=1).slots[0]
-    value = banks(student)[slot.layer].shards["base"].value[slot.slot].detach()
+    value = banks(student)[slot.layer].shards["base"].value[slot.row].detach()
     states = []
     final_norm(student).register_forward_pre_hook(lambda _, args: states.append(args[0][0, -1].detach()))
     with torch.no_grad():
@@ -159,7 +162,7 @@ def test_new_slots_are_named_by_shard_and_row(
     with torch.no_grad():
         banks(student)[0].shards["new"].value[7] *= 1e6
     first = explain(student, tokenizer, PROMPT, top=3).slots[0]
-    assert (first.layer, first.shard, first.slot, first.source) == (0, "new", 7, "learned")
+    assert (first.layer, first.shard, first.row, first.source) == (0, "new", 7, "learned")
 
 
 def test_asking_a_folder_changes_nothing(
@@ -168,12 +171,13 @@ def test_asking_a_folder_changes_nothing(
     convert(str(speaker_folder), tmp_path / "student", PLANS["mirror"])
     before = {p: p.read_bytes() for p in (tmp_path / "student").rglob("*") if p.is_file()}
     answer = why(tmp_path / "student", PROMPT, top=4)
-    assert answer == explain(model_folder.load(tmp_path / "student"), tokenizer, PROMPT, top=4)
+    unnamed = replace(answer, slots=tuple(replace(slot, slot=None) for slot in answer.slots))
+    assert unnamed == explain(model_folder.load(tmp_path / "student"), tokenizer, PROMPT, top=4)
     assert {p: p.read_bytes() for p in (tmp_path / "student").rglob("*") if p.is_file()} == before
     assert len(json.loads(json.dumps(answer.to_json()))["slots"]) == 4
     text = answer.to_text().splitlines()
     assert text[0].startswith("next   '")
-    assert text[2].split() == ["layer", "head", "slot", "influence", "weight", "logit", "source", "promotes"]
+    assert text[2].split() == ["layer", "head", "row", "influence", "weight", "logit", "source", "promotes"]
     assert len(text) == 3 + 4 + 3
 
 
@@ -186,3 +190,47 @@ def test_what_cannot_be_asked_is_refused(
         explain(student, tokenizer, PROMPT, top=0)
     with pytest.raises(UsageError, match="prompt is empty"):
         explain(student, tokenizer, "")
+
+
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("plan", ["mirror and new slots", "featural"])
+def test_slots_of_a_saved_model_have_the_ids_that_memory_takes(
+    speaker_folder: Path, tmp_path: Path, plan: str, edited: bool
+) -> None:
+    out = tmp_path / "student"
+    convert(str(speaker_folder), out, PLANS[plan])
+    if edited:
+        with Memory(out) as memory:
+            memory.change([1], Change(label="unheard"))
+    answer = why(out, PROMPT, top=5)
+    with Memory(out, read_only=True) as memory:
+        for slot in answer.slots:
+            assert slot.slot is not None
+            record = memory.store.records([slot.slot])[0]
+            assert (record.layer, record.shard, record.head) == (slot.layer, slot.shard, slot.head)
+            value = memory.store.fetch([slot.slot], ["value"])["value"][0]
+            bank = banks(load_teacher(str(out)).model)[slot.layer]
+            rows = bank.shards[slot.shard].value.detach()
+            mine = rows[slot.row] if rows.ndim == 2 else rows[slot.head, slot.row]
+            assert value.tolist() == mine.tolist()
+    assert answer.to_text().splitlines()[2].split()[2] == "slot"
+
+
+def test_a_slot_tells_its_label_and_the_line_that_it_cites(speaker_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    convert(str(speaker_folder), out, PLANS["mirror"])
+    first, second, *_ = why(out, PROMPT, top=5).slots
+    with Memory(out) as memory:
+        with memory.store.ledger.editing("source") as edit:
+            number = edit.add_source("Moby Dick", "Call me Ishmael. Some years ago")
+        memory.change([first.slot], Change(cites=Citation(number, 0, 16)))
+        memory.change([second.slot], Change(label="the opening"))
+    answer = why(out, PROMPT, top=5)
+    assert [(slot.slot, slot.label, slot.source) for slot in answer.slots[:2]] == [
+        (first.slot, "", "Moby Dick: Call me Ishmael."),
+        (second.slot, "the opening", "the teacher's own neuron"),
+    ]
+    assert "Moby Dick: Call me Ishmael." in answer.to_text()
+    with Memory(out) as memory:
+        memory.delete([first.slot])
+    assert first.slot not in {slot.slot for slot in why(out, PROMPT, top=50).slots}

@@ -5,13 +5,13 @@ bank adds it (a featural or associative value goes through its head's part of th
 slot promotes is its value, with the sign of its weight, on the direct path to the logits; `logit` is what it so adds
 to the most likely token's, to first order.
 
-Does not know where a slot's text came from: the store will. Invariant: asking changes nothing in the model.
+`why` asks a model folder, whose memory knows ids, labels and sources. Invariant: asking changes nothing in the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from mindset.graft.sources import load_teacher
 from mindset.probe.generate import prompt_tokens
 from mindset.probe.logits import evaluation_mode
 from mindset.probe.unembedding import direct_logits, final_norm, residual_directions
+from mindset.store.slot_names import name_slots
 
 __all__ = ["Candidate", "Why", "WhySlot", "explain", "residual_values", "why"]
 
@@ -56,8 +57,8 @@ class WhySlot:
     """Head of its bank; 0 for a mirror bank."""
     shard: str
     """Shard of its bank."""
-    slot: int
-    """Row in the shard."""
+    row: int
+    """Row of the head in the shard."""
     influence: float
     """abs(weight) x norm(value)."""
     weight: float
@@ -67,7 +68,11 @@ class WhySlot:
     promotes: tuple[str, ...]
     """The tokens whose logits it raises most."""
     source: str
-    """Where it comes from."""
+    """Where it comes from: the text that it cites, or what kind of slot it is."""
+    slot: int | None = None
+    """Its id, which `mindset memory` takes; None for a model that was not saved."""
+    label: str = ""
+    """What people call it."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,26 @@ class Why:
             f"with {self.influence_share:.1%} of their influence"
         )
         likely = "   ".join(f"{_shown(c.token)} {c.probability:.1%}" for c in self.candidates)
-        head = ("layer", "head", "slot", "influence", "weight", "logit", "source", "promotes")
+        saved = any(slot.slot is not None for slot in self.slots)
+        head = (
+            "layer",
+            "head",
+            "slot" if saved else "row",
+            "influence",
+            "weight",
+            "logit",
+            "source",
+            "promotes",
+        )
         rows = [
             (
                 str(slot.layer),
                 str(slot.head),
-                str(slot.slot),
+                str((slot.slot or "-") if saved else slot.row),
                 f"{slot.influence:.2f}",
                 f"{slot.weight:+.2f}",
                 f"{slot.logit:+.2f}",
-                slot.source,
+                slot.label or _short(slot.source),
                 _fitting(slot.promotes),
             )
             for slot in self.slots
@@ -136,7 +151,23 @@ def why(
         raise UsageError(
             f"{loaded.name} has no memory to ask; `mindset convert {folder} --out DIR` gives it one"
         )
-    return explain(loaded.model, loaded.tokenizer, prompt, top)
+    answer = explain(loaded.model, loaded.tokenizer, prompt, top)
+    memory = Path(folder) / "memory"
+    return _with_names(answer, memory) if memory.is_dir() else answer
+
+
+def _with_names(answer: Why, memory: Path) -> Why:
+    places = [(slot.layer, slot.shard, slot.head, slot.row) for slot in answer.slots]
+    names = name_slots(memory, places)
+    slots = []
+    for slot, place in zip(answer.slots, places, strict=True):
+        name = names.get(place)
+        if name is None:
+            slots.append(slot)
+            continue
+        source = f"{name.source}: {name.quote}" if name.source else slot.source
+        slots.append(replace(slot, slot=name.id, label=name.label, source=source))
+    return replace(answer, slots=tuple(slots))
 
 
 def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, top: int = 10) -> Why:
@@ -233,7 +264,7 @@ def _explained(
         layer=found.bank.layer,
         head=found.head,
         shard=shard,
-        slot=row,
+        row=row,
         influence=found.influence,
         weight=found.weight,
         logit=float(logits[likeliest]),
@@ -265,6 +296,12 @@ def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
 def _shown(token: str) -> str:
     """A token in quotes, so that spaces and line breaks are seen."""
     return f"'{token.encode('unicode_escape').decode() if not token.isprintable() else token}'"
+
+
+def _short(text: str, width: int = 40) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
 def _fitting(tokens: Sequence[str], width: int = 40) -> str:
