@@ -177,7 +177,7 @@ def test_asking_a_folder_changes_nothing(
     assert len(json.loads(json.dumps(answer.to_json()))["slots"]) == 4
     text = answer.to_text().splitlines()
     assert text[0].startswith("next   '")
-    assert text[2].split() == ["layer", "head", "row", "influence", "weight", "logit", "source", "promotes"]
+    assert text[2].split() == ["layer", "head", "slot", "influence", "weight", "logit", "source", "promotes"]
     assert len(text) == 3 + 4 + 3
 
 
