@@ -70,7 +70,7 @@ class Bench:
     ) -> None:
         """Measure one row and append it, unless it is there or was not asked for.
 
-        `bar` is `<= 0.03` or `>= 1.2`, or None where a figure is shown whatever it is.
+        `bar` is `<= 0.03`, `>= 1.2` or `0.115 to 0.125`, or None where a figure is shown whatever it is.
         """
         seed = self.seed if seed is None else seed
         key = (name, seed, json.dumps(settings, sort_keys=True))
@@ -107,6 +107,9 @@ def _key(row: dict[str, Any]) -> tuple[str, int, str]:
 def _holds(figure: float, bar: str | None) -> bool | None:
     if bar is None:
         return None
+    if " to " in bar:
+        low, high = map(float, bar.split(" to "))
+        return low <= figure <= high
     sign, value = bar.split()
     return figure <= float(value) if sign == "<=" else figure >= float(value)
 

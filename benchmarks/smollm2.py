@@ -110,7 +110,7 @@ def _untrained(bench: Bench, teacher: Any, texts: dict[str, Windows], main: str)
         def measure(plan: ConversionPlan = plan) -> Measured:
             return score_student(build_student(teacher.model, plan), teacher.model, texts, main)
 
-        bar = f"<= {sketch + 0.005}" if k == 384 and main == "wikitext2" else None
+        bar = f"{sketch - 0.005:.3f} to {sketch + 0.005:.3f}" if k == 384 and main == "wikitext2" else None
         bench.row(
             f"SmolLM2 untrained, k = {k} of 1,536",
             measure,

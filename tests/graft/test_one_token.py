@@ -1,7 +1,11 @@
 """The compiled loops against torch's steps and the sorted definition."""
 
 import copy
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +200,25 @@ def test_a_bank_worth_a_team_reads_the_same_on_every_number_of_threads(dtype):
     assert torch.equal(outs[0], outs[2])
     with torch.no_grad():
         torch.testing.assert_close(outs[0], bank.read_masked(x) + bank.bias, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT", "OMP_DYNAMIC"])
+def test_a_team_smaller_than_asked_for_reads_every_slot(limit):
+    """OpenMP may give fewer threads than torch has; in a process of its own, since it reads its limits once."""
+    code = (
+        "import torch\n"
+        "from graft.tiny_banks import make_bank, make_x\n"
+        "from mindset.graft import one_token\n"
+        "one_token._WORTH_A_TEAM = 0\n"
+        "torch.set_num_threads(3)\n"
+        "bank, x = make_bank(64, 0, 16, k=9), make_x(1, 16)\n"
+        "with torch.no_grad():\n"
+        "    read, wanted = bank(x), bank.read_masked(x) + bank.bias\n"
+        "assert bank._one_token._prepared.threads == 3\n"
+        "torch.testing.assert_close(read, wanted, rtol=0, atol=1e-12)\n"
+    )
+    few = os.environ | {limit: "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], env=few, check=True, timeout=120)
 
 
 def test_several_callers_at_once_get_each_their_own():

@@ -113,18 +113,18 @@ class _Prepared:
         if rule is None or len(self.versions) < len(rows.versions) or not _are_plain([*given.values()]):
             return
         n_slots, d_model = given["key"].shape
-        for name in (
+        for name in given.keys() & {
             "key_low",
             "modulator_low",
-        ):  # column by column: their rows are too short to be summed alone
-            if name in given:
-                given[name] = given[name].T.contiguous()
+        }:  # their rows are too short to be summed alone
+            given[name] = given[name].T.contiguous()
         given["every"] = torch.arange(max(n_slots, self.spec.rank))
         lent = team() if given["key"].nbytes >= _WORTH_A_TEAM else None
         self.threads = 1 if lent is None else self.of_torch
         numbers = {
             "threads": self.threads,
             "thread_number": 0 if lent is None else lent.thread_number,
+            "thread_count": 0 if lent is None else lent.thread_count,
             "barrier": 0 if lent is None else lent.barrier,
             "n_slots": n_slots,
             "d_model": d_model,

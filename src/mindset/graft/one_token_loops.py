@@ -30,8 +30,8 @@ compiled_for_c: Any = numba.cfunc
 _compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 
 (
-    THREADS, THREAD_NUMBER, BARRIER, N_SLOTS, D_MODEL, CANDIDATES, K, KIND, RULE, RANK, X, KEY, KEY_BIAS, MODULATOR,
-    MODULATOR_BIAS, VALUE, NORMS, SCALE, PROJECT, KEY_LOW, MODULATOR_LOW, EVERY, OUT, FLOATS, NUMBERS,
+    THREADS, THREAD_NUMBER, THREAD_COUNT, BARRIER, N_SLOTS, D_MODEL, CANDIDATES, K, KIND, RULE, RANK, X, KEY,
+    KEY_BIAS, MODULATOR, MODULATOR_BIAS, VALUE, NORMS, SCALE, PROJECT, KEY_LOW, MODULATOR_LOW, EVERY, OUT, FLOATS, NUMBERS,
 ) = range(len(FIELDS))  # fmt: skip
 ALL, SCORE, PROXY = range(len(KINDS))
 
@@ -128,16 +128,8 @@ def dots(x: Any, rows: Any, slots: Any, first: Any, last: Any, out: Any) -> None
     for n in range(first, eights, 8):
         a, b, c, d = rows[slots[n]], rows[slots[n + 1]], rows[slots[n + 2]], rows[slots[n + 3]]
         e, f, g, h = rows[slots[n + 4]], rows[slots[n + 5]], rows[slots[n + 6]], rows[slots[n + 7]]
-        sum_a, sum_b, sum_c, sum_d, sum_e, sum_f, sum_g, sum_h = (
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-        )
+        sum_a, sum_b, sum_c, sum_d = zero, zero, zero, zero
+        sum_e, sum_f, sum_g, sum_h = zero, zero, zero, zero
         for j in range(rows.shape[1]):
             y = x[j]
             sum_a += a[j] * y
@@ -149,12 +141,8 @@ def dots(x: Any, rows: Any, slots: Any, first: Any, last: Any, out: Any) -> None
             sum_g += g[j] * y
             sum_h += h[j] * y
         out[slots[n]], out[slots[n + 1]], out[slots[n + 2]], out[slots[n + 3]] = sum_a, sum_b, sum_c, sum_d
-        out[slots[n + 4]], out[slots[n + 5]], out[slots[n + 6]], out[slots[n + 7]] = (
-            sum_e,
-            sum_f,
-            sum_g,
-            sum_h,
-        )
+        out[slots[n + 4]], out[slots[n + 5]] = sum_e, sum_f
+        out[slots[n + 6]], out[slots[n + 7]] = sum_g, sum_h
     for n in range(eights, last):
         row, total = rows[slots[n]], zero
         for j in range(rows.shape[1]):
@@ -309,8 +297,9 @@ def together(block: Any) -> None:
 @no_type_check
 def read(block: Any, zero: Any, integer: Any) -> None:
     """All steps, as one thread of the team; `zero` tells the type of the numbers, `integer` one as wide."""
-    n, threads = block[N_SLOTS], block[THREADS]
-    thread = call(block[THREAD_NUMBER]) if threads > 1 else numba.int32(0)
+    n, thread, threads = block[N_SLOTS], numba.int32(0), numba.int32(1)
+    if block[THREADS] > 1:  # as many as OpenMP gave, which may be fewer
+        thread, threads = call(block[THREAD_NUMBER]), call(block[THREAD_COUNT])
     x = numba.carray(pointer_to(block[X], zero), block[D_MODEL])
     floats = numba.carray(pointer_to(block[FLOATS], zero), (2, n))
     every = numba.carray(pointer_to(block[EVERY], n), max(n, block[RANK]))

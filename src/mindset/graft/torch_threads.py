@@ -20,6 +20,9 @@ import torch
 __all__ = ["Team", "team"]
 
 
+_CALLED = ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier")
+
+
 @dataclass(frozen=True)
 class Team:
     """Entry points of the OpenMP library that torch runs on."""
@@ -28,11 +31,13 @@ class Team:
     """`GOMP_parallel(function, argument, threads, flags)`: returns when all threads have."""
     thread_number: int
     """Address of `omp_get_thread_num`."""
+    thread_count: int
+    """Address of `omp_get_num_threads`: OpenMP may give fewer than were asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC)."""
     barrier: int
     """Address of `GOMP_barrier`."""
 
     def run(self, function: int, argument: int, threads: int) -> None:
-        """Call the C function at an address on every thread, with the same argument."""
+        """Call the C function at an address on up to `threads` threads, with the same argument."""
         self.parallel(function, argument, threads, 0)
 
 
@@ -43,7 +48,7 @@ def team() -> Team | None:
         try:
             library = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_NOLOAD)
             parallel = library.GOMP_parallel
-            numbers = [_address(library, name) for name in ("omp_get_thread_num", "GOMP_barrier")]
+            numbers = [_address(library, name) for name in _CALLED]
         except (OSError, AttributeError):
             continue
         parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
