@@ -7,9 +7,9 @@ from torch import nn
 __all__ = ["FIELDS", "GELU", "KINDS", "RELU", "SILU", "TANH", "rule_of"]
 
 FIELDS = (
-    "threads", "thread_number", "thread_count", "barrier", "n_slots", "d_model", "candidates", "k", "kind", "rule", "rank",
-    "x", "key", "key_bias", "modulator", "modulator_bias", "value", "norms", "scale", "project", "key_low", "modulator_low",
-    "every", "out", "floats", "numbers",
+    "threads", "thread_number", "thread_count", "barrier", "n_slots", "d_model", "candidates", "k", "kind", "rule",
+    "rank", "x", "key", "key_bias", "modulator", "modulator_bias", "value", "norms", "scale", "project", "key_low",
+    "modulator_low", "every", "out", "floats", "numbers",
 )  # fmt: skip
 KINDS = ("all", "score", "proxy")
 SILU, RELU, GELU, TANH = range(4)
