@@ -102,16 +102,8 @@ class Why:
         )
         likely = "   ".join(f"{_shown(c.token)} {c.probability:.1%}" for c in self.candidates)
         saved = any(slot.slot is not None for slot in self.slots)
-        head = (
-            "layer",
-            "head",
-            "slot" if saved else "row",
-            "influence",
-            "weight",
-            "logit",
-            "source",
-            "promotes",
-        )
+        name = "slot" if saved else "row"
+        head = ("layer", "head", name, "influence", "weight", "logit", "source", "promotes")
         rows = [
             (
                 str(slot.layer),
