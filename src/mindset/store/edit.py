@@ -7,8 +7,9 @@ told in which rows they lie and their checksums.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from jaxtyping import Int64
 
 from mindset.errors import MissingError, UsageError
+from mindset.store.bulk import VERSION_COLUMNS, put_versions
 from mindset.store.schema import FREE_ROWS, META, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
 from mindset.store.slots import Change, Ids, NewSlot
@@ -131,6 +133,31 @@ class Edit:
         self._put(values)
         return np.arange(first, first + len(new), dtype=np.int64)
 
+    def fill(
+        self,
+        shard: int,
+        heads: Int64[np.ndarray, " n"],
+        rows: Int64[np.ndarray, " n"],
+        crcs: Int64[np.ndarray, " n"],
+    ) -> None:
+        """New slots of which nothing is known but where they stand, however many: those that came with a model."""
+        slot, version = (self._reserve(name, len(rows)) for name in ("next_slot", "next_version"))
+        plain = {
+            "shard": shard, "alive": 1, "born": self.id, "created": now(), "label": "", "tags": "[]", "pinned": 0,
+            "weight": 1.0,
+        }  # fmt: skip
+        columns: dict[str, Iterable[Any]] = {
+            name: itertools.repeat(plain.get(name)) for name in VERSION_COLUMNS
+        }
+        columns |= {
+            "version": itertools.count(version),
+            "slot": itertools.count(slot),
+            "head": heads.tolist(),
+            "row": rows.tolist(),
+        }
+        columns["crc"] = crcs.tolist()
+        put_versions(self.connection, zip(*columns.values(), strict=False))
+
     def move(self, ids: Ids, rows: Int64[np.ndarray, " n"], crcs: Int64[np.ndarray, " n"]) -> None:
         """The slots' vectors are now in other rows, which hold what they were edited to."""
         places = zip(self._end(ids), rows, crcs, strict=True)
@@ -164,11 +191,11 @@ class Edit:
         if not values:
             return
         first = self._reserve("next_version", len(values))
-        whole = [
+        whole = (
             value | {"version": first + i, "alive": 1, "born": self.id, "died": None}
             for i, value in enumerate(values)
-        ]
-        self.connection.execute(sa.insert(SLOTS), whole)
+        )
+        put_versions(self.connection, (tuple(map(value.get, VERSION_COLUMNS)) for value in whole))
 
     def _reserve(self, name: str, count: int) -> int:
         """The first of `count` numbers that were never given before."""

@@ -22,6 +22,7 @@ from jaxtyping import Int64
 
 from mindset.database.engine import reading, writing
 from mindset.errors import MissingError
+from mindset.store.bulk import read_columns
 from mindset.store.edit import Edit, now
 from mindset.store.schema import EDITS, FREE_ROWS, META, SCHEMA, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
@@ -29,6 +30,7 @@ from mindset.store.slots import Citation, Ids, SlotRecord
 
 __all__ = ["CHUNK", "Ledger", "LiveRows", "Source", "record_columns", "slot_record"]
 
+_LIVE = np.dtype([("ids", "i8"), ("rows", "i8"), ("heads", "i8"), ("crcs", "i8"), ("weights", "f8")])
 CHUNK = 500
 """Ids in one question; SQLite allows some thousand parameters."""
 
@@ -146,10 +148,8 @@ class Ledger:
         wanted = (SLOTS.c.slot, SLOTS.c.row, SLOTS.c.head, SLOTS.c.crc, SLOTS.c.weight)
         alive = sa.and_(SLOTS.c.shard == shard, SLOTS.c.alive == 1)
         with reading(self.engine) as connection:
-            rows = connection.execute(sa.select(*wanted).where(alive).order_by(SLOTS.c.row)).all()
-        columns = list(zip(*rows, strict=True)) or [()] * len(wanted)
-        ids, places, heads, crcs = (np.array(column, np.int64) for column in columns[:4])
-        return LiveRows(ids, places, heads, crcs, np.array(columns[4], np.float64))
+            rows = read_columns(connection, sa.select(*wanted).where(alive).order_by(SLOTS.c.row), _LIVE)
+        return LiveRows(*(np.ascontiguousarray(rows[name]) for name in _LIVE.names or ()))
 
     def records(self, ids: Ids) -> list[SlotRecord]:
         """The records of living slots, in the order asked for."""

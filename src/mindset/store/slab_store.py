@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from mindset.database.engine import Durability, gather, open_engine, sqlite_url
+from mindset.store.bulk import unindexed
 from mindset.store.edit import Edit, NewShard
 from mindset.store.ledger import Ledger
 from mindset.store.memory_dir import MemoryDir
 from mindset.store.records import BankRecord, ShardRecord
 from mindset.store.slab_vectors import SlabVectors
-from mindset.store.slots import NewSlot
 from mindset.store.store import Store, checksums
 
 __all__ = ["SlabStore"]
@@ -72,7 +72,7 @@ def _import_records(memory: MemoryDir, path: Path) -> None:
     """Write records for every slot that came with the model."""
     engine = open_engine(sqlite_url(path))
     ledger = Ledger(engine)
-    with ledger.editing("import") as edit:
+    with ledger.editing("import") as edit, unindexed(edit.connection):
         for bank in memory.banks():
             for shard in bank.shards:
                 _import_shard(memory, edit, bank, shard)
@@ -91,5 +91,5 @@ def _import_shard(memory: MemoryDir, edit: Edit, bank: BankRecord, shard: ShardR
             bank.layer, shard.name, bank.kind, bank.heads, shard.weight, shard.gated, fields, sealed=count
         )
     )
-    new = [NewSlot(head=head) for head in range(bank.heads) for _ in range(shard.n_slots)]
-    edit.insert(number, new, np.arange(count, dtype=np.int64), checksums(arrays))
+    heads = np.repeat(np.arange(bank.heads, dtype=np.int64), shard.n_slots)
+    edit.fill(number, heads, np.arange(count, dtype=np.int64), checksums(arrays))

@@ -14,7 +14,6 @@ from mindset.errors import UsageError
 from mindset.store.edit import NewShard
 from mindset.store.ledger import Ledger
 from mindset.store.memory_dir import MemoryDir
-from mindset.store.slots import NewSlot
 from mindset.store.sql_vectors import SqlVectors
 from mindset.store.store import Store, checksums
 
@@ -54,9 +53,9 @@ class SqlStore(Store):
                             bank.layer, shard.name, bank.kind, bank.heads, shard.weight, shard.gated, fields
                         )
                     )
-                    heads = [head for head in range(bank.heads) for _ in range(shard.n_slots)]
+                    heads = np.repeat(np.arange(bank.heads, dtype=np.int64), shard.n_slots)
                     rows = edit.take_rows(number, len(heads))
                     self.vectors.put(
                         edit, edit.shard(number), rows, {f: np.asarray(a) for f, a in arrays.items()}
                     )
-                    edit.insert(number, [NewSlot(head=head) for head in heads], rows, checksums(arrays))
+                    edit.fill(number, heads, rows, checksums(arrays))
