@@ -1,4 +1,4 @@
-"""Many records at once, the way the database takes and gives them fastest: as tuples, past the layers that make objects.
+"""Many records at once, the way a database takes and gives them fastest: as tuples, past layers that make objects.
 
 A memory of a million slots is taken in and laid out in seconds, not minutes. Knows the table of slots, not what its
 columns mean. Invariant: what is written here is what the same rows written one by one would be, indexes and full text
@@ -58,7 +58,7 @@ def unindexed(connection: sa.Connection) -> Iterator[None]:
         yield
         return
     made = "FROM sqlite_master WHERE tbl_name = 'slots' AND type IN ('index', 'trigger') AND sql IS NOT NULL"
-    found = connection.exec_driver_sql(f"SELECT type, name, sql {made}").all()  # noqa: S608  a constant
+    found = connection.exec_driver_sql(f"SELECT type, name, sql {made}").all()
     for kind, name, _ in found:
         connection.exec_driver_sql(f"DROP {kind} {name}")
     yield

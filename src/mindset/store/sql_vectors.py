@@ -96,6 +96,17 @@ class SqlVectors:
         joined = b"".join(found[row] for row in rows.tolist())
         return np.frombuffer(joined, STORAGE[what["dtype"]]).reshape(len(rows), what["d"]).copy()
 
+    def parts(self, shard: ShardInfo, field: str) -> list[Shaped[np.ndarray, "n d"]]:
+        """All rows of a field up to the shard's top, zero where none was written: a copy, in one piece."""
+        what = shard.fields[field]
+        out = np.zeros((shard.top, what["d"]), STORAGE[what["dtype"]])
+        here = sa.and_(_VECTORS.c.shard == shard.id, _VECTORS.c.field == field)
+        with reading(self.engine) as connection:
+            for row, data in connection.execute(sa.select(_VECTORS.c.row, _VECTORS.c.data).where(here)):
+                if row < shard.top and len(data) == out[0].nbytes:
+                    out[row] = np.frombuffer(data, out.dtype)
+        return [out]
+
     def sync(self) -> None:
         """The database's commit does it."""
 

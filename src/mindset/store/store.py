@@ -48,6 +48,9 @@ class Vectors(Protocol):
     def get(self, shard: ShardInfo, field: str, rows: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n d"]:
         """A copy of some slots' rows of one field."""
 
+    def parts(self, shard: ShardInfo, field: str) -> list[Shaped[np.ndarray, "n d"]]:
+        """All rows of a field up to the shard's top, living or not: maps where there are files, else a copy."""
+
     def sync(self) -> None:
         """Make what was written survive a power cut."""
 
