@@ -20,7 +20,7 @@ from mindset.errors import UsageError
 from mindset.store.shard_info import ShardInfo
 from mindset.store.store import Store
 
-__all__ = ["Found", "Searcher", "ShardSearch", "exact", "float_rows", "propose"]
+__all__ = ["Found", "Searcher", "ShardSearch", "exact", "float_rows", "propose", "top_columns"]
 
 _CHUNK_BYTES = 16 << 20
 
@@ -63,7 +63,7 @@ def exact(
         product = asked @ float_rows(keys[start : start + step]).T
         if alive is not None:
             product[:, ~alive[start : start + step]] = -np.inf
-        rows, found = _top(product, k)
+        rows, found = top_columns(product, k)
         best, scores = _merge((best, scores), (rows + start, found), k)
     return best, scores
 
@@ -157,7 +157,7 @@ def _none(count: int) -> _Best:
     return np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32)
 
 
-def _top(scores: Float[np.ndarray, "q n"], k: int) -> _Best:
+def top_columns(scores: Float[np.ndarray, "q n"], k: int) -> _Best:
     """The best columns of each row, in order."""
     k = min(k, scores.shape[1])
     if k < scores.shape[1]:
@@ -173,5 +173,5 @@ def _merge(one: _Best, other: _Best, k: int) -> _Best:
     if not one[0].shape[1]:
         return other[0][:, :k], other[1][:, :k]
     scores = np.concatenate([one[1], other[1]], axis=1)
-    order, found = _top(scores, k)
+    order, found = top_columns(scores, k)
     return np.take_along_axis(np.concatenate([one[0], other[0]], axis=1), order, 1), found

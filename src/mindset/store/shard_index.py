@@ -1,0 +1,225 @@
+"""The index of one shard, kept in step with the ledger, and its file: a cache that may be deleted at any time.
+
+Beside the lists stand the *hot* rows: those that recorded queries found best. They are looked at for every query, as a
+few hundred of a feed-forward block's slots hold most of the highest influences, and lists find those badly.
+
+`cache/layer-03.base.g1.0000000042.ivf` belongs to generation 1 of `memory.json` and is as of generation 42 of the
+ledger. It is safetensors: faiss's lists, the moments of the recorded queries, and for every row whose slot it listed
+and that slot's checksum; so an index of another time, or of another memory, shows by comparing. What differs is taken
+off and put on; a file that is torn or differs by too much is not used, and a new one is built.
+
+It is written beside its place, forced to the disk and renamed. Invariant: a search gives living slots only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mindset.atomic_file import replacing
+from mindset.errors import FormatError
+from mindset.store.entries import QueryMoments, entries, extended
+from mindset.store.ivf import Ivf
+from mindset.store.search import Found, ShardSearch, top_columns
+
+__all__ = ["IndexPlace", "ShardIndex", "lists_for"]
+
+FORMAT, VERSION = "mindset ivf", 1
+REBUILD_SHARE = 0.3
+"""Share of rows that may have changed since the centroids were trained."""
+
+
+def lists_for(slots: int) -> int:
+    """How many lists a shard of that size gets."""
+    return max(1, round(2 * slots**0.5))
+
+
+@dataclass(frozen=True)
+class IndexPlace:
+    """Where a shard's index and what was found out about it are kept."""
+
+    folder: Path
+    """`cache` in the memory's folder."""
+    layer: int
+    shard: str
+    memory_generation: int
+    """Of `memory.json`."""
+
+    @property
+    def stem(self) -> str:
+        return f"layer-{self.layer:02d}.{self.shard}.g{self.memory_generation}"
+
+    def files(self) -> list[Path]:
+        """Indexes of this shard, newest first."""
+        wanted = re.compile(re.escape(self.stem) + r"\.\d{10}\.ivf")
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted((path for path in found if wanted.fullmatch(path.name)), reverse=True)
+
+    def file(self, generation: int) -> Path:
+        """The file as of a generation of the ledger."""
+        return self.folder / f"{self.stem}.{generation:010d}.ivf"
+
+
+class ShardIndex:
+    """An index over the slots of one shard."""
+
+    def __init__(
+        self,
+        search: ShardSearch,
+        ivf: Ivf,
+        slots: Int64[np.ndarray, " top"],
+        crcs: Int64[np.ndarray, " top"],
+        changed: int = 0,
+    ) -> None:
+        """`slots` and `crcs` say for each row what is listed; 0: nothing."""
+        self.search_exactly, self.ivf = search, ivf
+        self.slots, self.crcs, self.changed = slots, crcs, changed
+        self.hot: Int64[np.ndarray, " hot"] = np.zeros(0, np.int64)
+        self._hot_entries: Float32[np.ndarray, "hot d1"] | None = None
+        self.generation = -1
+        """Of the ledger, when it was brought into step last."""
+
+    @classmethod
+    def built(
+        cls, search: ShardSearch, moments: QueryMoments, *, lists: int | None = None, seed: int = 0
+    ) -> ShardIndex:
+        """Train on a sample of the living slots and list them all."""
+        rows = np.flatnonzero(search.slot_of_row)
+        count = lists_for(len(rows)) if lists is None else lists
+        sample = np.sort(np.random.default_rng(seed).permutation(rows)[: 64 * count])
+        ivf = Ivf.trained(entries(search.store, search.info, sample, moments), moments, count, seed)
+        made = cls(search, ivf, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        made.follow()
+        made.changed = 0
+        return made
+
+    @property
+    def worn(self) -> bool:
+        """Whether so much has changed that centroids should be trained anew."""
+        return self.changed > REBUILD_SHARE * max(1, self.search_exactly.count)
+
+    def heat(self, rows: Int64[np.ndarray, " hot"]) -> None:
+        """Look at these living rows for every query from now on, and at those that were hot before as at the others."""
+        self._list(np.setdiff1d(self.hot, rows))
+        self.ivf.remove(np.setdiff1d(rows, self.hot))
+        self.hot = np.sort(rows)
+        self._hot_entries = self._entries(self.hot)
+
+    def follow(self) -> int:
+        """Bring it into step with what `search` last saw of the ledger; returns how many rows changed."""
+        search, top = self.search_exactly, self.search_exactly.info.top
+        size = max(top, len(self.slots))
+        slots, crcs = _padded(search.slot_of_row, size), _padded(search.crc_of_row, size)
+        old_slots, old_crcs = _padded(self.slots, size), _padded(self.crcs, size)
+        differ = (slots != old_slots) | (crcs != old_crcs)
+        self.ivf.remove(np.flatnonzero(differ & (old_slots > 0)))
+        self.hot = self.hot[~differ[self.hot]]
+        self._list(np.flatnonzero(differ & (slots > 0)))
+        self._hot_entries = self._entries(self.hot)
+        self.slots, self.crcs, self.generation = slots, crcs, search.generation
+        self.changed += int(differ.sum())
+        return int(differ.sum())
+
+    def search(self, queries: np.ndarray, k: int, probes: int) -> Found:
+        """The best slots by entry among the lists probed; 0 where there were fewer."""
+        rows, scores = self.search_rows(queries, k, probes)
+        ids = np.where(rows < 0, 0, self.slots[rows])
+        return Found(ids, scores)
+
+    def search_rows(
+        self, queries: np.ndarray, k: int, probes: int
+    ) -> tuple[Int64[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
+        """The same by row; -1 where there were fewer."""
+        asked = extended(queries)
+        rows, scores = self.ivf.search(asked, k, probes)
+        if self._hot_entries is None or not len(self.hot):
+            return rows, scores
+        hot = np.broadcast_to(self.hot, (len(asked), len(self.hot)))
+        rows = np.concatenate([rows, hot], axis=1)
+        scores = np.concatenate([scores, asked @ self._hot_entries.T], axis=1)
+        best, found = top_columns(scores, k)
+        return np.take_along_axis(rows, best, 1), found
+
+    def _list(self, rows: Int64[np.ndarray, " n"]) -> None:
+        for start in range(0, len(rows), 1 << 16):
+            some = rows[start : start + (1 << 16)]
+            self.ivf.add(some, self._entries(some))
+
+    def _entries(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d1"]:
+        search = self.search_exactly
+        return entries(search.store, search.info, rows, self.ivf.moments)
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def save(self, place: IndexPlace) -> Path:
+        """Write it under its generation; older ones of the shard go."""
+        place.folder.mkdir(exist_ok=True)
+        tensors = {
+            "faiss": self.ivf.bytes(), "square": self.ivf.moments.square, "slots": self.slots, "crcs": self.crcs,
+            "hot": self.hot,
+        }  # fmt: skip
+        about = {"format": FORMAT, "version": VERSION, "changed": self.changed, "crc": _crc(tensors)}
+        path = place.file(self.generation)
+        with replacing(path) as file:
+            file.write(save(tensors, {"about": json.dumps(about)}))
+        for other in place.files():
+            if other != path:
+                other.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def opened(cls, search: ShardSearch, place: IndexPlace) -> ShardIndex | None:
+        """The newest that can be used, in step with the ledger; None: there is none, it has to be built."""
+        for path in place.files():
+            try:
+                found = cls._read(search, path)
+            except (FormatError, OSError) as error:
+                warnings.warn(f"{error}; it is not used, `mindset memory index` builds another", stacklevel=2)
+                return None
+            found.follow()
+            return None if found.worn else found
+        return None
+
+    @classmethod
+    def _read(cls, search: ShardSearch, path: Path) -> ShardIndex:
+        try:
+            with safe_open(path, "numpy") as file:
+                about = json.loads((file.metadata() or {})["about"])
+                tensors = {
+                    name: file.get_tensor(name) for name in ("faiss", "square", "slots", "crcs", "hot")
+                }
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise FormatError(f"{path} is no whole index ({error})") from error
+        if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+            raise FormatError(f"{path} is {about.get('format')} of version {about.get('version')}")
+        if about.get("crc") != _crc(tensors):
+            raise FormatError(f"{path} is damaged (its checksum differs)")
+        moments = QueryMoments(tensors["square"])
+        if len(moments.square) != search.info.fields["key"]["d"] + 1:
+            raise FormatError(f"{path} is of another memory")
+        ivf = Ivf.of_bytes(tensors["faiss"], moments)
+        made = cls(search, ivf, tensors["slots"], tensors["crcs"], int(about["changed"]))
+        made.hot = tensors["hot"]
+        return made
+
+
+def _crc(tensors: dict[str, np.ndarray]) -> int:
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data.cast("B"), crc)
+    return crc
+
+
+def _padded(array: Int64[np.ndarray, " n"], size: int) -> Int64[np.ndarray, " size"]:
+    out = np.zeros(size, np.int64)
+    out[: len(array)] = array
+    return out

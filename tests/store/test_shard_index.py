@@ -1,0 +1,177 @@
+"""The index of a shard against looking at every slot, after every kind of change, and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindset.errors import MissingError
+from mindset.store import BankRecord, MemoryDir, Rows, ShardRecord
+from mindset.store.entries import QueryMoments, entries, extended
+from mindset.store.index_choice import Wanted, choose, highest, read_choice
+from mindset.store.search import ShardSearch
+from mindset.store.shard_index import IndexPlace, ShardIndex
+from mindset.store.slab_store import SlabStore
+from mindset.store.slots import NewSlot
+
+pytest.importorskip("faiss", reason="needs faiss, the extra `ann`")
+
+N, D = 3000, 8
+
+
+def silu(z: np.ndarray) -> np.ndarray:
+    return (z / (1 + np.exp(-z))).astype(np.float32)
+
+
+def rows(n: int, d: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fields = {
+        name: Rows(rows(N, D, seed), "float32") for seed, name in enumerate(("key", "modulator", "value"))
+    }
+    base = ShardRecord("base", "silu", True, N, fields)
+    MemoryDir.write(tmp_path / "memory", [BankRecord(0, "mirror", 1, (base,))])
+    return tmp_path / "memory"
+
+
+def place_of(folder: Path) -> IndexPlace:
+    return IndexPlace(folder / "cache", 0, "base", 1)
+
+
+def best_rows(search: ShardSearch, index: ShardIndex, queries: np.ndarray, k: int) -> np.ndarray:
+    living = np.flatnonzero(search.slot_of_row)
+    scores = extended(queries) @ entries(search.store, search.info, living, index.ivf.moments).T
+    return living[np.argsort(-scores, axis=1)[:, :k]]
+
+
+def test_all_lists_probed_is_exact_whatever_is_changed(folder: Path) -> None:
+    queries = rows(9, D, 9)
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        index = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=20)
+        _, ids = store.insert(
+            0,
+            "base",
+            [NewSlot()] * 40,
+            {name: rows(40, D, 50 + i) for i, name in enumerate(search.info.fields)},
+        )
+        changes = [
+            lambda: index.heat(np.arange(100, 200)),
+            lambda: store.delete([150, 7, int(ids[0])]),
+            lambda: store.update([151], {"key": rows(1, D, 77) * 9}),
+            lambda: index.heat(np.arange(300, 310)),
+        ]
+        for change in changes:
+            change()
+            search.refresh()
+            index.follow()
+            assert index.follow() == 0
+            found, _ = index.search_rows(queries, 12, index.ivf.lists)
+            np.testing.assert_array_equal(found, best_rows(search, index, queries, 12))
+            assert set(index.search(queries, 12, 99).ids.reshape(-1).tolist()) <= set(
+                store.live(0, "base").ids.tolist()
+            )
+
+
+def test_an_index_is_kept_followed_and_built_anew(folder: Path) -> None:
+    place, queries = place_of(folder), rows(4, D, 3)
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        assert ShardIndex.opened(search, place) is None
+        index = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)))
+        index.heat(np.arange(10))
+        first = index.save(place)
+        store.delete([5, 2000])
+        search.refresh()
+        again = ShardIndex.opened(search, place)
+        assert again is not None
+        assert again.changed == 2
+        assert 4 not in again.hot
+        found, _ = again.search_rows(queries, 12, again.ivf.lists)
+        np.testing.assert_array_equal(found, best_rows(search, again, queries, 12))
+        assert again.save(place) != first
+        assert len(place.files()) == 1
+        store.delete(list(range(10, 1500)))
+        search.refresh()
+        assert ShardIndex.opened(search, place) is None, "so much has changed that centroids are stale"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "flipped", "version"])
+def test_a_file_that_is_no_index_is_one_warning(folder: Path, damage: str) -> None:
+    place = place_of(folder)
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        path = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
+        content = bytearray(path.read_bytes())
+        if damage == "truncated":
+            del content[len(content) // 2 :]
+        elif damage == "foreign":
+            content[:] = b"something else altogether"
+        elif damage == "flipped":
+            content[-100] ^= 1
+        else:
+            content = content.replace(b'version\\": 1', b'version\\": 9')
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match="builds another") as caught:
+            assert ShardIndex.opened(search, place) is None
+        assert len(caught) == 1
+        ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
+        assert ShardIndex.opened(search, place) is not None
+
+
+def test_an_index_of_another_memory_is_not_used(folder: Path, tmp_path: Path) -> None:
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        path = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place_of(folder))
+    fields = {
+        name: Rows(rows(N, D, seed + 100), "float32")
+        for seed, name in enumerate(("key", "modulator", "value"))
+    }
+    other = tmp_path / "other"
+    MemoryDir.write(other, [BankRecord(0, "mirror", 1, (ShardRecord("base", "silu", True, N, fields),))])
+    place = place_of(other)
+    place.folder.mkdir()
+    (place.folder / path.name).write_bytes(path.read_bytes())
+    with SlabStore(other) as store:
+        assert ShardIndex.opened(ShardSearch(store, 0, "base"), place) is None
+
+
+def test_what_is_chosen_is_measured_and_told(folder: Path) -> None:
+    queries = rows(600, D, 11)
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        choice, index = choose(search, queries, silu)
+        assert (choice.engine, index, choice.queries) == ("exact", None, 0)
+        assert "under 10,000" in choice.why
+        choice, _ = choose(search, queries[:100], silu, Wanted(smallest=1))
+        assert "512 are needed" in choice.why
+        choice, index = choose(search, queries, silu, Wanted(smallest=1, candidates=3000), lists=8)
+        assert choice.curve[0].probes == 1
+        assert all(0 < point.recall <= 1 for point in choice.curve)
+        assert (choice.engine == "ivf") == (index is not None)
+        choice.save(place_of(folder))
+        assert read_choice(place_of(folder)) == choice
+        truth = highest(search, queries[:5], 3, QueryMoments.of(queries), silu)
+        fields = store.fetch(store.live(0, "base").ids, ["key", "modulator", "value"])
+        square = ((fields["modulator"] @ queries.T) ** 2).mean(1)
+        naive = (
+            np.abs(silu(queries[:5] @ fields["key"].T))
+            * np.sqrt(square)
+            * np.linalg.norm(fields["value"], axis=1)
+        )
+        np.testing.assert_array_equal(truth, np.argsort(-naive, axis=1)[:, :3])
+
+
+def test_without_faiss_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from mindset.store.ivf import import_faiss
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingError, match=r"mindset-lm\[ann\]"):
+        import_faiss()
