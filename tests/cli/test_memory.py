@@ -133,3 +133,19 @@ def test_a_state_is_named_left_compared_and_come_back_to(student: Path) -> None:
     assert "later" not in run("snapshot", student).stdout
     assert "no snapshot 'later'" in run("restore", student, "later", code=1).stderr
     assert "say which" in run("snapshot", student, "--drop", code=2).stderr
+
+
+def test_how_shards_are_searched_is_chosen_and_told(student: Path) -> None:
+    pytest.importorskip("faiss", reason="needs faiss, the extra `ann`")
+    assert "exact (no index was tried)" in run("memory", "stats", student).stdout
+    assert "under 10,000 every slot is looked at" in run("memory", "index", student).stdout
+    chosen = ask("memory", "index", student, "--smallest", 1, "--queries", 1024)
+    assert [one["engine"] for one in chosen] == ["exact"] * len(chosen)
+    assert all(one["curve"] for one in chosen)
+    told = ask("memory", "stats", student)["shards"]
+    assert [one["search"] for one in told] == chosen
+    assert "x the speed of exact search" in run("memory", "stats", student).stdout
+    run("generate", student, "Once", "--max-tokens", 4)
+    empty = student / "empty.txt"
+    empty.write_text("")
+    assert "without tokens" in run("memory", "index", student, "--text", empty, code=2).stderr

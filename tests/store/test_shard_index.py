@@ -53,7 +53,7 @@ def test_all_lists_probed_is_exact_whatever_is_changed(folder: Path) -> None:
     queries = rows(9, D, 9)
     with SlabStore(folder) as store:
         search = ShardSearch(store, 0, "base")
-        index = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=20)
+        index = ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=20)
         _, ids = store.insert(
             0,
             "base",
@@ -78,12 +78,40 @@ def test_all_lists_probed_is_exact_whatever_is_changed(folder: Path) -> None:
             )
 
 
+def test_lists_of_queries_name_what_those_queries_found(folder: Path) -> None:
+    queries = rows(200, D, 21)
+    with SlabStore(folder) as store:
+        search, moments = ShardSearch(store, 0, "base"), QueryMoments.of(queries)
+        living = np.flatnonzero(search.slot_of_row)
+        scores = extended(queries) @ entries(store, search.info, living, moments).T
+        found = living[np.argsort(-scores, axis=1)[:, :12]]
+        index = ShardIndex.of_queries(search, moments, queries, found)
+        named, _ = index.search_rows(queries, 12, index.ivf.lists)
+        np.testing.assert_array_equal(named, found)
+        few, _ = index.search_rows(queries, 12, 1)
+        assert all(len(set(row)) == 12 for row in few.tolist())
+        assert np.mean([np.isin(row, some).mean() for row, some in zip(found, few, strict=True)]) > 0.9
+        _, ids = store.insert(
+            0, "base", [NewSlot()], {name: 9 * rows(1, D, 70) for name in search.info.fields}
+        )
+        store.delete([int(search.slot_of_row[found[0, 0]])])
+        search.refresh()
+        assert index.follow() == 2
+        index.save(place_of(folder))
+        again = ShardIndex.opened(search, place_of(folder))
+        assert again is not None
+        named = again.search(queries, 12, again.ivf.lists).ids
+        assert int(ids[0]) in named
+        assert search.store.live(0, "base").ids.tolist().count(int(ids[0])) == 1
+        assert found[0, 0] not in again.search_rows(queries, 12, again.ivf.lists)[0]
+
+
 def test_an_index_is_kept_followed_and_built_anew(folder: Path) -> None:
     place, queries = place_of(folder), rows(4, D, 3)
     with SlabStore(folder) as store:
         search = ShardSearch(store, 0, "base")
         assert ShardIndex.opened(search, place) is None
-        index = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)))
+        index = ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)))
         index.heat(np.arange(10))
         first = index.save(place)
         store.delete([5, 2000])
@@ -106,7 +134,7 @@ def test_a_file_that_is_no_index_is_one_warning(folder: Path, damage: str) -> No
     place = place_of(folder)
     with SlabStore(folder) as store:
         search = ShardSearch(store, 0, "base")
-        path = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
+        path = ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
         content = bytearray(path.read_bytes())
         if damage == "truncated":
             del content[len(content) // 2 :]
@@ -120,14 +148,14 @@ def test_a_file_that_is_no_index_is_one_warning(folder: Path, damage: str) -> No
         with pytest.warns(UserWarning, match="builds another") as caught:
             assert ShardIndex.opened(search, place) is None
         assert len(caught) == 1
-        ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
+        ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
         assert ShardIndex.opened(search, place) is not None
 
 
 def test_an_index_of_another_memory_is_not_used(folder: Path, tmp_path: Path) -> None:
     with SlabStore(folder) as store:
         search = ShardSearch(store, 0, "base")
-        path = ShardIndex.built(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place_of(folder))
+        path = ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place_of(folder))
     fields = {
         name: Rows(rows(N, D, seed + 100), "float32")
         for seed, name in enumerate(("key", "modulator", "value"))

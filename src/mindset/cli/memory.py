@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mindset.cli import failures, options, render
+from mindset.cli import failures, memory_index, options, render
 
 if TYPE_CHECKING:
     from mindset.store.memory import Memory
@@ -68,8 +68,10 @@ def stats(folder: Path, as_json: bool) -> None:
     with _reading(folder) as opened:
         found = counts(opened.store.ledger)
         edits = len(opened.journal.done)
+        searched = memory_index.searched_by(opened.store)
     if as_json:
-        render.print_json({"shards": [asdict(one) for one in found], "edits": edits})
+        shown = [asdict(one) | {"search": searched[one.shard.layer, one.shard.name]} for one in found]
+        render.print_json({"shards": shown, "edits": edits})
         return
     columns = {"layer": "right", "shard": "left", "kind": "left", "heads": "right", "rule": "left", "slots": "right",
                "pinned": "right", "mounted": "left"}  # fmt: skip
@@ -82,6 +84,8 @@ def stats(folder: Path, as_json: bool) -> None:
         ),
     )  # fmt: skip
     render.say(f"\n{sum(one.slots for one in found):,} slots, {edits} edits")
+    for line in memory_index.search_lines(searched):
+        render.say(line)
 
 
 @memory.command("search")
@@ -377,3 +381,6 @@ def _print_records(records: list[SlotRecord]) -> None:
 
 def _cell(value: object) -> object:
     return " ".join(map(str, value)) if isinstance(value, tuple) else "-" if value is None else value
+
+
+memory.add_command(memory_index.index)

@@ -60,7 +60,7 @@ def worths(
         modulators = _with_bias(store, info, "modulator", rows)
         square = np.einsum("nd,nd->n", modulators @ moments.square, modulators)
         worth = worth * np.sqrt(np.maximum(square, 0))
-    return worth.astype(np.float32)
+    return np.asarray(worth, np.float32)
 
 
 def entries(
@@ -68,7 +68,9 @@ def entries(
 ) -> Float32[np.ndarray, "n d1"]:
     """`c (key, bias)` of the slots in these rows; the product with an extended query ranks them."""
     keys = _with_bias(store, info, "key", rows)
-    return keys if info.rule == "radius" else keys * worths(store, info, rows, moments)[:, None]
+    if info.rule != "radius":
+        keys *= worths(store, info, rows, moments)[:, None]
+    return keys
 
 
 def _with_bias(

@@ -21,6 +21,7 @@ from jaxtyping import Float, Float32, Int64
 
 from mindset.atomic_file import replacing
 from mindset.store.entries import QueryMoments, extended, worths
+from mindset.store.ivf import Kind
 from mindset.store.search import ShardSearch, float_rows, top_columns
 from mindset.store.shard_index import IndexPlace, ShardIndex
 
@@ -52,6 +53,8 @@ class Wanted:
 class Point:
     """One thing that was tried."""
 
+    kind: Kind
+    """What its lists come from."""
     hot: int
     """Rows that are looked at for every query."""
     probes: int
@@ -70,9 +73,8 @@ class Choice:
     slots: int
     engine: Literal["exact", "ivf"]
     why: str
-    hot: int
-    probes: int
-    lists: int
+    best: Point | None
+    """What was chosen, or came nearest to it."""
     wanted: Wanted
     queries: int
     """Recorded queries that judged; 0: none."""
@@ -92,6 +94,7 @@ def read_choice(place: IndexPlace) -> Choice | None:
     try:
         told = json.loads(_file(place).read_bytes())
         told["wanted"], told["curve"] = Wanted(**told["wanted"]), tuple(Point(**one) for one in told["curve"])
+        told["best"] = None if told["best"] is None else Point(**told["best"])
         return Choice(**told)
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -116,7 +119,7 @@ def choose(
         why = f"{len(queries)} recorded queries; {2 * LEAST_QUERIES} are needed to judge"
     else:
         return _tried(search, queries[:half], queries[half:], activation, wanted, lists, seed)
-    return Choice(info.layer, info.name, count, "exact", why, 0, 0, 0, wanted, 0, 0.0, ()), None
+    return Choice(info.layer, info.name, count, "exact", why, None, wanted, 0, 0.0, ()), None
 
 
 def _tried(
@@ -129,24 +132,49 @@ def _tried(
     seed: int,
 ) -> tuple[Choice, ShardIndex | None]:
     moments = QueryMoments.of(training)
-    index = ShardIndex.built(search, moments, lists=lists, seed=seed)
-    hottest = _hottest(search, highest(search, training, 4 * wanted.k, moments, activation))
+    found = highest(search, training, 4 * wanted.k, moments, activation)
+    hottest = _hottest(search, found)
     judging = judging[: 4 * LEAST_QUERIES]
     truth = highest(search, judging, wanted.k, moments, activation)
     exact_s = _seconds(lambda q: search.search_rows(q, wanted.candidates), judging)
+    indexes: dict[Kind, ShardIndex] = {
+        "queries": ShardIndex.of_queries(search, moments, training, found, seed=seed),
+        "keys": ShardIndex.of_keys(search, moments, lists=lists, seed=seed),
+    }
     curve: list[Point] = []
-    for share in HOT_SHARES:
-        index.heat(hottest[: round(share * search.count)])
-        curve += _probed(index, judging, truth, wanted, exact_s)
-    good = [point for point in curve if point.recall >= wanted.recall]
-    best = max(good, key=lambda point: point.speedup, default=None)
-    told = (wanted, len(judging), exact_s * 1000, tuple(curve))
-    place = (search.info.layer, search.info.name, search.count)
-    if best is None or best.speedup < PAYS:
-        return Choice(*place, "exact", _why_not(best, curve, wanted), 0, 0, index.ivf.lists, *told), None
-    index.heat(hottest[: best.hot])
-    why = f"recall {best.recall:.3f} at {best.speedup:.1f} x the speed of exact search"
-    return Choice(*place, "ivf", why, best.hot, best.probes, index.ivf.lists, *told), index
+    for index in indexes.values():
+        for share in HOT_SHARES:
+            index.heat(hottest[: round(share * search.count)])
+            curve += _probed(index, judging, truth, wanted, exact_s)
+    best, why = _judged(curve, wanted)
+    engine: Literal["exact", "ivf"] = "ivf" if best is not None and _is_good(best, wanted) else "exact"
+    choice = Choice(
+        search.info.layer, search.info.name, search.count, engine, why, best, wanted, len(judging), exact_s * 1000,
+        tuple(curve),
+    )  # fmt: skip
+    if best is None or engine == "exact":
+        return choice, None
+    chosen = indexes[best.kind]
+    chosen.heat(hottest[: best.hot])
+    return choice, chosen
+
+
+def _is_good(point: Point, wanted: Wanted) -> bool:
+    return point.recall >= wanted.recall and point.speedup >= PAYS
+
+
+def _judged(curve: list[Point], wanted: Wanted) -> tuple[Point | None, str]:
+    """The best point and what is to be said of it."""
+    enough = [point for point in curve if point.recall >= wanted.recall]
+    best = max(enough, key=lambda point: point.speedup, default=None)
+    if best is None:
+        nearest = max(curve, key=lambda point: point.recall)
+        return nearest, (
+            f"no index found {wanted.recall:.0%} of the highest while it paid: {nearest.recall:.1%} at "
+            f"{nearest.speedup:.1f} x the speed of exact search"
+        )
+    told = f"lists of {best.kind} find {best.recall:.1%} at {best.speedup:.1f} x the speed of exact search"
+    return best, told if best.speedup >= PAYS else f"{told}; {PAYS:g} x is needed"
 
 
 def _probed(
@@ -164,17 +192,12 @@ def _probed(
         recall = _recall(truth, rows)
         probed = probes
         taken = _seconds(lambda q: index.search_rows(q, wanted.candidates, probed), judging)  # noqa: B023
-        points.append(Point(len(index.hot), probes, round(recall, 4), round(exact_s / taken, 2)))
+        points.append(
+            Point(index.ivf.kind, len(index.hot), probes, round(recall, 4), round(exact_s / taken, 2))
+        )
         if recall >= wanted.recall or probes >= index.ivf.lists or exact_s / taken < PAYS / 2:
             return points
         probes *= 2
-
-
-def _why_not(best: Point | None, curve: list[Point], wanted: Wanted) -> str:
-    if best is None:
-        most = max(point.recall for point in curve)
-        return f"no index found {wanted.recall:.0%} of the highest while it paid (at most {most:.1%})"
-    return f"recall {best.recall:.3f} at only {best.speedup:.1f} x the speed of exact search; {PAYS:g} x is needed"
 
 
 def highest(

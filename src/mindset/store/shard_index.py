@@ -14,6 +14,7 @@ It is written beside its place, forced to the disk and renamed. Invariant: a sea
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 import zlib
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -34,13 +35,15 @@ from mindset.store.search import Found, ShardSearch, top_columns
 __all__ = ["IndexPlace", "ShardIndex", "lists_for"]
 
 FORMAT, VERSION = "mindset ivf", 1
+QUERIES_A_LIST = 32
+"""Recorded queries that share a list of `queries`."""
 REBUILD_SHARE = 0.3
 """Share of rows that may have changed since the centroids were trained."""
 
 
 def lists_for(slots: int) -> int:
     """How many lists a shard of that size gets."""
-    return max(1, round(2 * slots**0.5))
+    return max(1, round(2 * math.sqrt(slots)))
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class IndexPlace:
     shard: str
     memory_generation: int
     """Of `memory.json`."""
+
+    @classmethod
+    def of(cls, memory: Path, layer: int, shard: str, generation: int) -> IndexPlace:
+        """In the `memory/` folder of a model."""
+        return cls(memory / "cache", layer, shard, generation)
 
     @property
     def stem(self) -> str:
@@ -89,17 +97,39 @@ class ShardIndex:
         """Of the ledger, when it was brought into step last."""
 
     @classmethod
-    def built(
+    def of_keys(
         cls, search: ShardSearch, moments: QueryMoments, *, lists: int | None = None, seed: int = 0
     ) -> ShardIndex:
         """Train on a sample of the living slots and list them all."""
         rows = np.flatnonzero(search.slot_of_row)
         count = lists_for(len(rows)) if lists is None else lists
         sample = np.sort(np.random.default_rng(seed).permutation(rows)[: 64 * count])
-        ivf = Ivf.trained(entries(search.store, search.info, sample, moments), moments, count, seed)
+        ivf = Ivf.of_keys(entries(search.store, search.info, sample, moments), moments, count, seed)
         made = cls(search, ivf, np.zeros(0, np.int64), np.zeros(0, np.int64))
         made.follow()
         made.changed = 0
+        return made
+
+    @classmethod
+    def of_queries(
+        cls,
+        search: ShardSearch,
+        moments: QueryMoments,
+        queries: Float[np.ndarray, "n d"],
+        found: Int64[np.ndarray, "n k"],
+        *,
+        seed: int = 0,
+    ) -> ShardIndex:
+        """List the slots that recorded queries found highest, by what those queries are near to."""
+        count = max(1, len(queries) // QUERIES_A_LIST)
+        ivf, lists = Ivf.of_queries(extended(queries), moments, count, seed)
+        named = np.repeat(lists, found.shape[1]) * np.int64(search.info.top) + found.reshape(-1)
+        lists, rows = np.divmod(np.unique(named), np.int64(search.info.top))
+        made = cls(search, ivf, search.slot_of_row.copy(), search.crc_of_row.copy())
+        for start in range(0, len(rows), 1 << 16):
+            some = slice(start, start + (1 << 16))
+            ivf.place(rows[some], made._entries(rows[some]), lists[some])
+        made.generation = search.generation
         return made
 
     @property
@@ -167,7 +197,13 @@ class ShardIndex:
             "faiss": self.ivf.bytes(), "square": self.ivf.moments.square, "slots": self.slots, "crcs": self.crcs,
             "hot": self.hot,
         }  # fmt: skip
-        about = {"format": FORMAT, "version": VERSION, "changed": self.changed, "crc": _crc(tensors)}
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "changed": self.changed,
+            "kind": self.ivf.kind,
+            "crc": _crc(tensors),
+        }
         path = place.file(self.generation)
         with replacing(path) as file:
             file.write(save(tensors, {"about": json.dumps(about)}))
@@ -206,7 +242,7 @@ class ShardIndex:
         moments = QueryMoments(tensors["square"])
         if len(moments.square) != search.info.fields["key"]["d"] + 1:
             raise FormatError(f"{path} is of another memory")
-        ivf = Ivf.of_bytes(tensors["faiss"], moments)
+        ivf = Ivf.of_bytes(tensors["faiss"], moments, about["kind"])
         made = cls(search, ivf, tensors["slots"], tensors["crcs"], int(about["changed"]))
         made.hot = tensors["hot"]
         return made
