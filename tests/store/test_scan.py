@@ -92,3 +92,10 @@ def test_what_would_change_something_is_refused_and_changes_nothing(
     reader.engine.dispose()
     assert ledger.count() == 17
     assert np.array_equal(ids(ledger, layer=0), [2, 3, 4, 5, 6])
+
+
+def test_counting_stops_where_it_is_told_to(ledger: Ledger) -> None:
+    total = count(ledger, Where())
+    assert total > 2
+    assert count(ledger, Where(), at_most=2) == 2
+    assert count(ledger, Where(), at_most=total + 5) == total

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["memory"]
 
+COUNTED = 10_000
+"""How far `search` counts what it found: a page of a million is not to wait for the count."""
 SLOTS = click.argument("slots", metavar="SLOT...", nargs=-1, required=True, type=click.IntRange(min=1))
 FILTERS = (
     click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Slots of one layer."),
@@ -117,13 +119,15 @@ def search(
     wanted = Where(text=text, **where)
     with _reading(folder) as opened:
         found = scan(opened.store.ledger, wanted, limit=limit, after=after or 0, newest=newest)
-        total = count(opened.store.ledger, wanted)
+        total = count(opened.store.ledger, wanted, at_most=COUNTED + 1)
+    whole = total <= COUNTED
+    total = min(total, COUNTED)
     if as_json:
-        render.print_json({"total": total, "slots": [asdict(record) for record in found]})
+        render.print_json({"total": total, "whole": whole, "slots": [asdict(record) for record in found]})
         return
     _print_records(found)
     more = f"; more with --after {found[-1].id}" if len(found) == limit else ""
-    render.say(f"\n{len(found)} of {total:,} slots{more}")
+    render.say(f"\n{len(found)} of {'' if whole else 'more than '}{total:,} slots{more}")
 
 
 @memory.command("show")

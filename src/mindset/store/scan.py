@@ -67,11 +67,11 @@ def scan(
         return [slot_record(row) for row in connection.execute(query).mappings()]
 
 
-def count(ledger: Ledger, where: Where) -> int:
-    """How many slots there are of that kind."""
+def count(ledger: Ledger, where: Where, *, at_most: int | None = None) -> int:
+    """How many slots there are of that kind; counting stops at `at_most`."""
     with reading(ledger.engine) as connection:
-        some = record_columns().where(*_conditions(connection, where)).subquery()
-        return int(connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+        some = sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *_conditions(connection, where)).limit(at_most)
+        return int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
 
 
 def counts(ledger: Ledger) -> list[ShardCount]:
@@ -97,16 +97,27 @@ def ask(ledger: Ledger, statement: str) -> Answer:
 
 def _conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
-    exact = {SHARDS.c.layer: where.layer, SHARDS.c.name: where.shard, SLOTS.c.head: where.head}
-    found += [column == value for column, value in exact.items() if value is not None]
+    if where.head is not None:
+        found.append(SLOTS.c.head == where.head)
+    if where.layer is not None or where.shard is not None:
+        found.append(SLOTS.c.shard.in_(_shards(connection, where)))
     if where.pinned is not None:
         found.append(SLOTS.c.pinned == int(where.pinned))
     if where.suppressed is not None:
-        found.append((SLOTS.c.weight == 0) == sa.literal(where.suppressed))
+        found.append(SLOTS.c.weight == 0 if where.suppressed else SLOTS.c.weight != 0)
     if where.tag is not None:
         found.append(SLOTS.c.tags.contains(json.dumps(where.tag), autoescape=True))
+        if where.text is None and any(map(str.isalnum, where.tag)):  # its words are in the full text, which is fast
+            found.append(SLOT_TEXT.condition(connection, f'"{where.tag}"'))
     if where.text is not None:
         own = SLOT_TEXT.condition(connection, where.text)
         cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, where.text))
         found.append(sa.or_(own, SLOTS.c.source.in_(cited)))
     return found
+
+
+def _shards(connection: sa.Connection, where: Where) -> list[int]:
+    """Few numbers in place of a join."""
+    exact = {SHARDS.c.layer: where.layer, SHARDS.c.name: where.shard}
+    wanted = [column == value for column, value in exact.items() if value is not None]
+    return list(connection.execute(sa.select(SHARDS.c.id).where(*wanted)).scalars())
