@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from store.killed_store import kill_again_and_again
+from store.test_slab_store import make_memory
 
 from mindset.errors import MissingError
 from mindset.store import MemoryDir
@@ -78,3 +80,14 @@ def test_kill_in_the_middle_of_writing(tmp_path: Path, seed: int) -> None:
         acknowledged = found
     MemoryDir.write(folder, [])
     assert [path.name for path in folder.iterdir()] == ["memory.json"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL, which Windows lacks")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["slab", "sqlite"])
+def test_after_a_kill_what_was_acknowledged_is_there_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("faiss", reason="needs faiss, the extra `ann`, for what is killed while it indexes")
+    tally = kill_again_and_again(kind, make_memory(tmp_path / "memory"), kills=10, seed=0)
+    assert (tally.lost, tally.back, tally.mismatches, tally.repairs) == (0, 0, 0, 0)
+    assert tally.acknowledged > 10
+    assert tally.living

@@ -13,7 +13,7 @@ inputs while `training` is on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -124,6 +124,8 @@ class MirrorBank(Bank):
 
     kind = "mirror"
     modulator_rms: Tensor
+    named_by: Callable[[Tensor, int], Tensor] | None
+    """Who names the candidates of a few tokens in the proposer's place: see `indexed`."""
 
     def __init__(
         self,
@@ -153,6 +155,7 @@ class MirrorBank(Bank):
                 if self.propose.kind == "proxy"
             }
         )
+        self.named_by = None
         self._one_token = OneTokenReader()
         self.set_k(k)
 
@@ -189,6 +192,8 @@ class MirrorBank(Bank):
         """One token by the loops of `one_token`, where they apply; what `read_gathered` would return."""
         k, spec = self.k, self.propose
         if k is None or self.muted or self.training or self.recorder is not None or not self.gather_limit:
+            return None
+        if self.named_by is not None:
             return None
         return self._one_token.read(x, spec, k, self._rows)
 
@@ -231,7 +236,7 @@ class MirrorBank(Bank):
 
     def _read_few(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """Where there is a proposer, torch gathers for one token only: for two it takes longer than masked products."""
-        if len(x) == 1 or self.propose.kind == "all":
+        if len(x) == 1 or self.propose.kind == "all" or self.named_by is not None:
             return self.read_gathered(x)
         each = [self._read_compiled(row) for row in x.contiguous().split(1)]
         read = [row for row in each if row is not None]
@@ -262,6 +267,10 @@ class MirrorBank(Bank):
 
     def _rescored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates `[tokens, C]` and their exact weights."""
+        if self.named_by is not None:
+            named = self.named_by(x, self.propose.candidates)
+            candidates = named.clamp_min(0)
+            return candidates, self._shards()[0].weights_at(x, candidates) * (named >= 0)
         by_score = self.propose.kind == "score"
         gates = _join([shard.gates(x) for shard in self._shards()]) if by_score else None
         proposal = self._proposal(x, None if gates is None else gates.detach())

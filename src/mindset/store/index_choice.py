@@ -25,7 +25,7 @@ from mindset.store.ivf import Kind
 from mindset.store.search import ShardSearch, float_rows, top_columns
 from mindset.store.shard_index import IndexPlace, ShardIndex
 
-__all__ = ["Choice", "Point", "Wanted", "choose", "highest", "read_choice"]
+__all__ = ["Choice", "Point", "Wanted", "choose", "highest", "read_choice", "tried"]
 
 Activation = Callable[[Float32[np.ndarray, "q n"]], Float32[np.ndarray, "q n"]]
 HOT_SHARES = (0.0, 0.01, 0.02, 0.05)
@@ -118,19 +118,21 @@ def choose(
     elif half < LEAST_QUERIES:
         why = f"{len(queries)} recorded queries; {2 * LEAST_QUERIES} are needed to judge"
     else:
-        return _tried(search, queries[:half], queries[half:], activation, wanted, lists, seed)
+        return tried(search, queries[:half], queries[half:], activation, wanted, lists=lists, seed=seed)
     return Choice(info.layer, info.name, count, "exact", why, None, wanted, 0, 0.0, ()), None
 
 
-def _tried(
+def tried(
     search: ShardSearch,
     training: Float[np.ndarray, "n d"],
     judging: Float[np.ndarray, "m d"],
     activation: Activation,
     wanted: Wanted,
-    lists: int | None,
-    seed: int,
+    *,
+    lists: int | None = None,
+    seed: int = 0,
 ) -> tuple[Choice, ShardIndex | None]:
+    """Try one whatever the shard's size, with other queries to train on than to judge by."""
     moments = QueryMoments.of(training)
     found = highest(search, training, 4 * wanted.k, moments, activation)
     hottest = _hottest(search, found)

@@ -70,7 +70,9 @@ def scan(
 def count(ledger: Ledger, where: Where, *, at_most: int | None = None) -> int:
     """How many slots there are of that kind; counting stops at `at_most`."""
     with reading(ledger.engine) as connection:
-        some = sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *_conditions(connection, where)).limit(at_most)
+        some = (
+            sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *_conditions(connection, where)).limit(at_most)
+        )
         return int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
 
 
@@ -107,8 +109,10 @@ def _conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElemen
         found.append(SLOTS.c.weight == 0 if where.suppressed else SLOTS.c.weight != 0)
     if where.tag is not None:
         found.append(SLOTS.c.tags.contains(json.dumps(where.tag), autoescape=True))
-        if where.text is None and any(map(str.isalnum, where.tag)):  # its words are in the full text, which is fast
-            found.append(SLOT_TEXT.condition(connection, f'"{where.tag}"'))
+        if where.text is None and any(
+            map(str.isalnum, where.tag)
+        ):  # its words are in the full text, which is fast
+            found.append(sa.and_(SLOT_TEXT.condition(connection, f'"{where.tag}"')))
     if where.text is not None:
         own = SLOT_TEXT.condition(connection, where.text)
         cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, where.text))
