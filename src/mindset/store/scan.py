@@ -108,11 +108,12 @@ def _conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElemen
     if where.suppressed is not None:
         found.append(SLOTS.c.weight == 0 if where.suppressed else SLOTS.c.weight != 0)
     if where.tag is not None:
-        found.append(SLOTS.c.tags.contains(json.dumps(where.tag), autoescape=True))
+        tagged: sa.ColumnElement[bool] = SLOTS.c.tags.contains(json.dumps(where.tag), autoescape=True)
         if where.text is None and any(
             map(str.isalnum, where.tag)
         ):  # its words are in the full text, which is fast
-            found.append(sa.and_(SLOT_TEXT.condition(connection, f'"{where.tag}"')))
+            tagged = sa.and_(tagged, SLOT_TEXT.condition(connection, f'"{where.tag}"'))
+        found.append(tagged)
     if where.text is not None:
         own = SLOT_TEXT.condition(connection, where.text)
         cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, where.text))
