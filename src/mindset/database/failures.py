@@ -17,6 +17,7 @@ __all__ = ["naming_failures"]
 _SAID: tuple[tuple[tuple[str, ...], type[MindsetError], str], ...] = (
     (("is locked", "is busy"), BusyError, "another process is writing; try again"),
     (("is full",), DiskFullError, "no space left; nothing of this change was kept"),
+    (("disk i/o error",), DiskFullError, "the disk takes no more, or fails; nothing of this change was kept"),
     (("readonly", "read-only"), ReadOnlyError, "opened for reading only, or not writable here"),
     (("not a database", "malformed"), FormatError, "damaged, or no database; restore a copy"),
     (("unable to open",), MissingError, "cannot be opened; is there such a file, and may you read it?"),

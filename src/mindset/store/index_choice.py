@@ -235,8 +235,9 @@ def _influence(
     products = asked[:, :-1] @ float_rows(store.vectors.get(info, "key", rows)).T
     if "key_bias" in info.fields:
         products += float_rows(store.vectors.get(info, "key_bias", rows)).T
-    worth = np.float32(1) if info.rule == "radius" else worths(store, info, rows, moments)
-    return (np.abs(activation(products)) * worth).astype(np.float32)
+    if info.rule == "radius":  # it answers near its key, never on the other side
+        return activation(products).astype(np.float32)
+    return (np.abs(activation(products)) * worths(store, info, rows, moments)).astype(np.float32)
 
 
 def _hottest(search: ShardSearch, found: Int64[np.ndarray, "n k"]) -> Int64[np.ndarray, " hot"]:
