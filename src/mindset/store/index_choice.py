@@ -236,8 +236,8 @@ def _influence(
     if "key_bias" in info.fields:
         products += float_rows(store.vectors.get(info, "key_bias", rows)).T
     if info.rule == "radius":  # it answers near its key, never on the other side
-        return activation(products).astype(np.float32)
-    return (np.abs(activation(products)) * worths(store, info, rows, moments)).astype(np.float32)
+        return np.asarray(activation(products), np.float32)
+    return np.asarray(np.abs(activation(products)) * worths(store, info, rows, moments), np.float32)
 
 
 def _hottest(search: ShardSearch, found: Int64[np.ndarray, "n k"]) -> Int64[np.ndarray, " hot"]:
