@@ -125,7 +125,7 @@ class Edit:
                 "source": None if one.cites is None else one.cites.source,
                 "start": None if one.cites is None else one.cites.start,
                 "stop": None if one.cites is None else one.cites.stop,
-                "created": one.created or made, "label": one.label, "tags": json.dumps(one.tags),
+                "created": one.created or made, "label": one.label, "tags": json.dumps(one.tags) if one.tags else "[]",
                 "pinned": int(one.pinned), "weight": one.weight,
             }
             for i, (one, row, crc) in enumerate(zip(new, rows, crcs, strict=True))
@@ -191,11 +191,9 @@ class Edit:
         if not values:
             return
         first = self._reserve("next_version", len(values))
-        whole = (
-            value | {"version": first + i, "alive": 1, "born": self.id, "died": None}
-            for i, value in enumerate(values)
-        )
-        put_versions(self.connection, (tuple(map(value.get, VERSION_COLUMNS)) for value in whole))
+        for i, value in enumerate(values):
+            value.update(version=first + i, alive=1, born=self.id, died=None)
+        put_versions(self.connection, [tuple(map(value.get, VERSION_COLUMNS)) for value in values])
 
     def _reserve(self, name: str, count: int) -> int:
         """The first of `count` numbers that were never given before."""
