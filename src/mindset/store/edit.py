@@ -143,13 +143,18 @@ class Edit:
 
     def delete(self, ids: Ids) -> None:
         """Let slots die; they stay on disk until the edit is forgotten."""
-        self._end(ids)
+        wanted, ended = _once(ids), 0
+        for start in range(0, len(wanted), _CHUNK):
+            alive = sa.and_(SLOTS.c.slot.in_(wanted[start : start + _CHUNK]), SLOTS.c.alive == 1)
+            done = self.connection.execute(sa.update(SLOTS).where(alive).values(alive=0, died=self.id))
+            ended += done.rowcount
+        if ended < len(wanted):
+            dead = set(self.connection.execute(sa.select(SLOTS.c.slot).where(SLOTS.c.died == self.id)).scalars())
+            raise MissingError(f"there is no slot {next(i for i in wanted if i not in dead)}")
 
     def _end(self, ids: Ids) -> list[dict[str, Any]]:
         """Let the living versions die; returns what they were, in the order of `ids`."""
-        wanted = [int(i) for i in ids]
-        if len(set(wanted)) < len(wanted):
-            raise UsageError("a slot is named twice in one change; name it once")
+        wanted = _once(ids)
         found: dict[int, dict[str, Any]] = {}
         for start in range(0, len(wanted), _CHUNK):
             alive = sa.and_(SLOTS.c.slot.in_(wanted[start : start + _CHUNK]), SLOTS.c.alive == 1)
@@ -186,6 +191,13 @@ class Edit:
 def now() -> str:
     """The time, as records say it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _once(ids: Ids) -> list[int]:
+    wanted = [int(i) for i in ids]
+    if len(set(wanted)) < len(wanted):
+        raise UsageError("a slot is named twice in one change; name it once")
+    return wanted
 
 
 def _columns(given: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ edits is its sealed slabs, uncopied and bit for bit, and is so again when every 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,12 +63,7 @@ def lay_out(shard: ShardInfo, live: LiveRows) -> Layout:
     if per_head:
         rows[sealed // per_head, sealed % per_head] = sealed
     ids, weights = np.zeros(rows.shape, np.int64), np.ones(rows.shape)
-    place = {int(row): i for i, row in enumerate(live.rows)}
-    for head, position in _filled(rows):
-        i = place[int(rows[head, position])]
-        ids[head, position], weights[head, position] = live.ids[i], live.weights[i]
+    there = rows >= 0
+    which = np.searchsorted(live.rows, rows[there])  # the living are in the order of their rows
+    ids[there], weights[there] = live.ids[which], live.weights[which]
     return Layout(shard, ids, rows, weights)
-
-
-def _filled(rows: Int64[np.ndarray, "n_heads capacity"]) -> Iterator[tuple[int, int]]:
-    yield from zip(*(axis.tolist() for axis in np.nonzero(rows >= 0)), strict=True)

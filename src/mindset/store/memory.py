@@ -20,6 +20,8 @@ from mindset.journal.folder_lock import writing_in
 from mindset.journal.journal import Entry, Journal
 from mindset.store.difference import Difference, difference
 from mindset.store.edit import NewShard
+from mindset.store.eviction_plan import Eviction
+from mindset.store.merging import Merging
 from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, Ids, NewSlot
@@ -127,6 +129,28 @@ class Memory:
     def delete(self, ids: Ids, *, who: str | None = None) -> None:
         """Take slots out."""
         self._edit(f"{_slots(len(ids))} out: {_named(ids)}", lambda: self.store.delete(ids), who)
+
+    def evict(self, eviction: Eviction, *, who: str | None = None) -> None:
+        """Let the slots of a plan go."""
+        ids = eviction.ids
+        title = f"{_slots(len(ids))} evicted by {eviction.policy}: {_named(ids)}"
+        self._edit(title, lambda: self.store.delete(ids), who)
+        for (layer, head), queue in eviction.queues.items():
+            queue.save(self.store.usage.queue_file(layer, head))
+
+    def merge(self, merging: Merging, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
+        """Let the slots of a plan become one, group by group; returns the merged slots' ids."""
+        ids: list[Int64[np.ndarray, " n"]] = []
+
+        def change() -> int:
+            edit, made = self.store.replace(merging.replacements)
+            ids.append(made)
+            return edit
+
+        old = [slot for group in merging.groups for slot in group.ids]
+        title = f"{_slots(len(old))} merged into {len(merging.groups):,}: {_named(old)}"
+        self._edit(title, change, who)
+        return ids[0]
 
     # ---- history -------------------------------------------------------------------------------------------------
 

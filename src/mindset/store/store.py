@@ -26,6 +26,7 @@ __all__ = [
     "Arrays",
     "Incoming",
     "IncomingSlots",
+    "Replacement",
     "Store",
     "Vectors",
     "WrongSlot",
@@ -77,6 +78,22 @@ class Incoming:
     sources: list[tuple[str, str]]
     """Name and text."""
     parts: list[IncomingSlots]
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """New slots of one shard in place of several each; their citations' sources are places in `sources`."""
+
+    shard: ShardInfo
+    old: Int64[np.ndarray, " n"]
+    """Slots that go."""
+    old_rows: Int64[np.ndarray, " n"]
+    heirs: Int64[np.ndarray, " n"]
+    """Which of the new slots each goes into."""
+    new: list[NewSlot]
+    sources: list[tuple[str, str]]
+    """Name and text."""
+    arrays: Arrays
 
 
 class Store:
@@ -147,7 +164,9 @@ class Store:
         if unknown := arrays.keys() - info.fields.keys():
             raise UsageError(f"slots of {info.name!r} have no {', '.join(sorted(unknown))}")
         with self._editing("update") as edit:
-            edit.move(ids, self._write(edit, info, whole, len(rows)), checksums(whole))
+            heirs = self._write(edit, info, whole, len(rows))
+            self.inherit_counts(info, rows, heirs)
+            edit.move(ids, heirs, checksums(whole))
             return edit.id
 
     def change(self, ids: Ids, change: Change) -> int:
@@ -163,6 +182,20 @@ class Store:
         with self._editing("delete") as edit:
             edit.delete(ids)
             return edit.id
+
+    def replace(self, replacements: Sequence[Replacement]) -> tuple[int, Int64[np.ndarray, " n"]]:
+        """New slots in place of others, all in one edit; returns it and their ids."""
+        made = [np.empty(0, np.int64)]
+        with self._editing("replace") as edit:
+            for one in replacements:
+                _editable(one.shard)
+                sources = [edit.add_source(name, text) for name, text in one.sources]
+                rows = self._write(edit, one.shard, one.arrays, len(one.new))
+                self.unite_counts(one.shard, one.old_rows, rows[one.heirs])
+                edit.delete(one.old)
+                cited = [_citing(new, sources) for new in one.new]
+                made.append(edit.insert(one.shard.id, cited, rows, checksums(one.arrays)))
+            return edit.id, np.concatenate(made)
 
     # ---- looking ------------------------------------------------------------------------------------------------
 
@@ -205,6 +238,21 @@ class Store:
                     wrong.append(WrongSlot(int(live.ids[at]), info.layer, info.name, int(live.rows[at])))
         return wrong
 
+    # ---- what is counted of reads, where a store counts them ------------------------------------------------------
+
+    def begin_counts(self, shard: ShardInfo, rows: Int64[np.ndarray, " n"]) -> None:
+        """New slots are about to be in these rows."""
+
+    def inherit_counts(
+        self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
+    ) -> None:
+        """Slots are about to move to other rows."""
+
+    def unite_counts(
+        self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
+    ) -> None:
+        """Slots are about to go into those of other rows, several into one."""
+
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _editing(self, kind: str) -> AbstractContextManager[Edit]:
@@ -213,15 +261,16 @@ class Store:
         return self.ledger.editing(kind)
 
     def _check(self, ids: Ids) -> None:
-        shards = {(info.layer, info.name): info for info in self.shards()}
-        for place in {(record.layer, record.shard) for record in self.ledger.records(ids)}:
-            _editable(shards[place])
+        shards = {info.id: info for info in self.shards()}
+        for number in self.ledger.shards_of(ids):
+            _editable(shards[number])
 
     def _write(self, edit: Edit, info: ShardInfo, arrays: Arrays, count: int) -> Int64[np.ndarray, " n"]:
         for field, array in arrays.items():
             if len(array) != count:
                 raise UsageError(f"{field}: {len(array)} rows for {count} slots")
         rows = edit.take_rows(info.id, count)
+        self.begin_counts(info, rows)
         self.vectors.put(edit, info, rows, arrays)
         if self.durability == "power":
             self.vectors.sync()
