@@ -21,7 +21,6 @@ from mindset.graft.read_log import Pass, ReadLog
 from mindset.graft.recording import Read, record
 from mindset.store.memory import Memory
 from mindset.store.tally import PAIR_STRIDE, BankTally
-from mindset.store.usage import Usage
 
 MANY = settings(max_examples=40, deadline=None)
 
@@ -137,7 +136,8 @@ def test_nothing_is_written_where_nobody_counts(tmp_path):
     with torch.no_grad():
         folder.load(path)(tokens())
     assert sorted(file.name for file in path.rglob("*")) == files
-    assert Usage(Memory(path, read_only=True).store.memory).stamp is None
+    with Memory(path, read_only=True) as memory:
+        assert memory.store.usage.stamp is None
 
 
 def test_padding_is_not_counted_and_sessions_add_up(tmp_path):
@@ -169,11 +169,11 @@ def test_counts_follow_a_slot_that_an_edit_moves_meanwhile(tmp_path):
             model(tokens())
             with Memory(path) as memory:
                 ids = memory.store.live(0, "base").ids
-                same = memory.store.fetch([ids[one]], ["value"])
-                memory.update([ids[one]], same)
-                memory.delete([ids[other]])
+                same = memory.store.fetch(ids[one : one + 1], ["value"])
+                memory.update(ids[one : one + 1], same)
+                memory.delete(ids[other : other + 1])
     with Memory(path, read_only=True) as memory:
-        (record_,) = memory.store.records([ids[one]])
+        (record_,) = memory.store.records(ids[one : one + 1])
     found = counted(path)["hits"]
     assert record_.row >= len(hits)
     assert found[record_.row] == 2 * hits[one]

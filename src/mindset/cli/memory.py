@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mindset.cli import failures, options, render
+from mindset.cli.memory_evict import evict
+from mindset.cli.memory_merge import merge
+from mindset.cli.opened_memory import counted, reading, tell, writing
 
 if TYPE_CHECKING:
-    from mindset.store.memory import Memory
     from mindset.store.slots import SlotRecord
 
 __all__ = ["memory"]
@@ -63,25 +65,30 @@ def stats(folder: Path, as_json: bool) -> None:
     Example:
       mindset memory stats smol
     """
+    from mindset.store.ranked import shard_use
     from mindset.store.scan import counts
 
-    with _reading(folder) as opened:
+    with reading(folder) as opened:
         found = counts(opened.store.ledger)
         edits = len(opened.journal.done)
+        used = [shard_use(opened.store, one.shard) for one in found]
+        stamp = opened.store.usage.stamp
+    tokens = 0 if stamp is None else stamp[0]
     if as_json:
-        render.print_json({"shards": [asdict(one) for one in found], "edits": edits})
+        shards = [asdict(one) | asdict(use) for one, use in zip(found, used, strict=True)]
+        render.print_json({"shards": shards, "edits": edits, "counted_tokens": tokens})
         return
     columns = {"layer": "right", "shard": "left", "kind": "left", "heads": "right", "rule": "left", "slots": "right",
-               "pinned": "right", "mounted": "left"}  # fmt: skip
+               "pinned": "right", "mounted": "left", "hits": "right", "unread": "right"}  # fmt: skip
     render.print_table(
         columns,
         (
             (s.shard.layer, s.shard.name, s.shard.kind, s.shard.heads, s.shard.rule, f"{s.slots:,}", s.pinned,
-             "yes" if s.shard.mounted else "no")
-            for s in found
+             "yes" if s.shard.mounted else "no", f"{use.hits:,}", f"{use.unread:,}")
+            for s, use in zip(found, used, strict=True)
         ),
     )  # fmt: skip
-    render.say(f"\n{sum(one.slots for one in found):,} slots, {edits} edits")
+    render.say(f"\n{sum(one.slots for one in found):,} slots, {edits} edits, {tokens:,} tokens counted")
 
 
 @memory.command("search")
@@ -93,13 +100,21 @@ def stats(folder: Path, as_json: bool) -> None:
     "--after", type=click.IntRange(min=1), default=None, metavar="SLOT", help="Go on after this slot."
 )
 @click.option("--newest", is_flag=True, help="Newest first.")
+@click.option(
+    "--sort",
+    type=click.Choice(["hits", "last", "influence", "created"]),
+    metavar="NAME",
+    help="hits, last, influence or created, the most first.",
+)
 @options.json_option
 def search(
-    folder: Path, text: str | None, limit: int, after: int | None, newest: bool, as_json: bool, **where: Any
-) -> None:
+    *, folder: Path, text: str | None, limit: int, after: int | None, newest: bool, sort: str | None,
+    as_json: bool, **where: Any,
+) -> None:  # fmt: skip
     """Find slots by words and filters.
 
-    Words are looked for in the label, the tags and the source.
+    Words are looked for in the label, the tags and the source. hits, last read (as the number of a token) and influence
+    are there once reads were counted: `mindset generate --count`, `mindset eval --count`.
 
     TEXT is what a search box takes: words that all occur, "a phrase", -without, this OR that, begin*.
 
@@ -107,17 +122,24 @@ def search(
     Example:
       mindset memory search smol "eiffel tower" --limit 5
       mindset memory search smol --layer 4 --pinned
+      mindset memory search smol --sort influence
     """
+    from mindset.store.ranked import ranked
     from mindset.store.scan import Where, count, scan
 
     wanted = Where(text=text, **where)
-    with _reading(folder) as opened:
-        found = scan(opened.store.ledger, wanted, limit=limit, after=after or 0, newest=newest)
+    with reading(folder) as opened:
+        if sort is None:
+            found = scan(opened.store.ledger, wanted, limit=limit, after=after or 0, newest=newest)
+        else:
+            found = ranked(opened.store, wanted, sort, limit=limit, after=after or 0)
         total = count(opened.store.ledger, wanted)
+        used = counted(opened, found)
     if as_json:
-        render.print_json({"total": total, "slots": [asdict(record) for record in found]})
+        slots = [asdict(record) | use for record, use in zip(found, used, strict=True)]
+        render.print_json({"total": total, "slots": slots})
         return
-    _print_records(found)
+    _print_records(found, used)
     more = f"; more with --after {found[-1].id}" if len(found) == limit else ""
     render.say(f"\n{len(found)} of {total:,} slots{more}")
 
@@ -133,18 +155,21 @@ def show(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
     Example:
       mindset memory show smol 1203
     """
-    with _reading(folder) as opened:
+    with reading(folder) as opened:
         records = opened.store.records(list(slots))
         cited = {r.cites.source: opened.store.ledger.source(r.cites.source) for r in records if r.cites}
+        used = counted(opened, records)
     shown = []
-    for record in records:
+    for record, use in zip(records, used, strict=True):
         source = None if record.cites is None else cited[record.cites.source]
         quote = (
             None
             if source is None or record.cites is None
             else source.text[record.cites.start : record.cites.stop]
         )
-        shown.append(asdict(record) | {"source": None if source is None else source.name, "quote": quote})
+        shown.append(
+            asdict(record) | use | {"source": None if source is None else source.name, "quote": quote}
+        )
     if as_json:
         render.print_json(shown)
         return
@@ -165,9 +190,9 @@ def rm(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
     Example:
       mindset memory rm smol 1203 1204
     """
-    with _writing(folder) as opened:
+    with writing(folder) as opened:
         opened.delete(list(slots))
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("edit")
@@ -191,9 +216,9 @@ def edit(
     change = Change(label=label, weight=weight)
     if not change.given():
         raise UsageError("nothing to change: give --label or --weight")
-    with _writing(folder) as opened:
+    with writing(folder) as opened:
         opened.change(list(slots), change)
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("pin")
@@ -210,9 +235,9 @@ def pin(folder: Path, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
     """
     from mindset.store.slots import Change
 
-    with _writing(folder) as opened:
+    with writing(folder) as opened:
         opened.change(list(slots), Change(pinned=not off))
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("tag")
@@ -231,9 +256,9 @@ def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bo
     """
     from mindset.store.slots import Change
 
-    with _writing(folder) as opened:
+    with writing(folder) as opened:
         opened.change(list(slots), Change(tags=tags))
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("export")
@@ -253,7 +278,7 @@ def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
     from mindset.store.portable import export_slots
     from mindset.store.scan import Where
 
-    with _reading(folder) as opened:
+    with reading(folder) as opened:
         count = export_slots(opened.store, Where(**where), out)
     if as_json:
         render.print_json({"slots": count, "out": str(out)})
@@ -274,9 +299,9 @@ def import_(folder: Path, source: Path, as_json: bool) -> None:
     Example:
       mindset memory import smol geography
     """
-    with _writing(folder) as opened:
+    with writing(folder) as opened:
         opened.take_in(source)
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("verify")
@@ -292,7 +317,7 @@ def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
     Example:
       mindset memory verify smol
     """
-    with _reading(folder) as opened:
+    with reading(folder) as opened:
         files, slots = opened.store.memory.verify(), opened.store.verify()
         checked = opened.store.ledger.count()
     if as_json:
@@ -326,7 +351,7 @@ def sql(folder: Path, statement: str, as_json: bool) -> None:
     """
     from mindset.store.scan import ask
 
-    with _reading(folder) as opened:
+    with reading(folder) as opened:
         answer = ask(opened.store.ledger, statement)
     if as_json:
         render.print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
@@ -334,29 +359,9 @@ def sql(folder: Path, statement: str, as_json: bool) -> None:
     render.print_table(dict.fromkeys(answer.columns, "left"), answer.rows)
 
 
-def _reading(folder: Path) -> Memory:
-    from mindset.store.memory import Memory
-
-    return Memory(folder, read_only=True)
-
-
-def _writing(folder: Path) -> Memory:
-    from mindset.store.memory import Memory
-
-    return Memory(folder)
-
-
-def _tell(opened: Memory, as_json: bool) -> None:
-    entry = opened.journal.done[-1]
-    if as_json:
-        render.print_json(asdict(entry))
-    else:
-        render.say(f"{entry.title}; back with: mindset undo {opened.folder}")
-
-
-def _print_records(records: list[SlotRecord]) -> None:
+def _print_records(records: list[SlotRecord], used: list[dict[str, Any]]) -> None:
     columns = {"slot": "right", "layer": "right", "shard": "left", "head": "right", "label": "left", "tags": "left",
-               "weight": "right", "": "left"}  # fmt: skip
+               "weight": "right", "hits": "right", "last": "right", "influence": "right", "": "left"}  # fmt: skip
     render.print_table(
         columns,
         (
@@ -368,11 +373,18 @@ def _print_records(records: list[SlotRecord]) -> None:
                 r.label,
                 " ".join(r.tags),
                 f"{r.weight:g}",
+                f"{use['hits']:,}",
+                f"{use['last']:,}",
+                f"{use['influence']:.4g}",
                 "pinned" if r.pinned else "",
             )
-            for r in records
+            for r, use in zip(records, used, strict=True)
         ),
     )
+
+
+memory.add_command(evict)
+memory.add_command(merge)
 
 
 def _cell(value: object) -> object:

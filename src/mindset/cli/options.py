@@ -22,6 +22,7 @@ __all__ = [
     "PROPOSE",
     "SKIP",
     "K",
+    "count_option",
     "json_option",
     "model_folder",
     "out_option",
@@ -100,6 +101,11 @@ RUNTIME = (
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def count_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--count`."""
+    return click.option("--count", is_flag=True, help="Count which slots are read, in the folder.")(command)
 
 
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:

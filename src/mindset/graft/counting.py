@@ -24,9 +24,10 @@ from mindset.errors import BusyError, UsageError
 from mindset.graft.bank import Bank
 from mindset.graft.model import banks
 from mindset.graft.read_log import Pass, ReadLog
+from mindset.graft.sources import Loaded
 from mindset.store.tally import ReadCount
 
-__all__ = ["counting"]
+__all__ = ["counting", "folder_of"]
 
 _TOKENS = 4096
 """After how many tokens the counters are written."""
@@ -57,6 +58,15 @@ def counting(model: nn.Module, folder: str | Path, *, decay: float | None = None
             yield
         finally:
             session.write()
+
+
+def folder_of(loaded: Loaded) -> Path:
+    """The folder of a loaded MODEL, where its reads can be counted."""
+    if loaded.path is None or not (loaded.path / "memory").is_dir():
+        raise UsageError(
+            f"{loaded.name} has no memory whose reads could be counted; give a folder made by convert"
+        )
+    return loaded.path
 
 
 class _Session:
@@ -109,7 +119,9 @@ def _places(bank: Bank, count: ReadCount) -> list[tuple[str, Any]]:
 
 def _norms(bank: Bank) -> Float[Tensor, " places"]:
     """The length of every value, heads after one another."""
-    values = [cast(Tensor, cast(Any, shard).value).detach() for shard in cast(nn.ModuleDict, bank.shards).values()]
+    values = [
+        cast(Tensor, cast(Any, shard).value).detach() for shard in cast(nn.ModuleDict, bank.shards).values()
+    ]
     return torch.cat([value.norm(dim=-1).view(bank.n_heads, -1) for value in values], dim=1).flatten()
 
 

@@ -40,7 +40,9 @@ class Pass:
 class ReadLog:
     """The log of one bank."""
 
-    def __init__(self, places: int, heads: int, norms: Float[Tensor, " places"], decay: float, now: Pass) -> None:
+    def __init__(
+        self, places: int, heads: int, norms: Float[Tensor, " places"], decay: float, now: Pass
+    ) -> None:
         self.tally = BankTally(places, decay)
         self.norms = norms.detach().double().cpu().numpy()
         self.per_head = places // heads

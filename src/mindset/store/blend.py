@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 __all__ = ["Blended", "Members", "blend", "decoded", "distances", "encoded"]
 
 Rows = Float64[np.ndarray, "n d"]
+Others = Float64[np.ndarray, "m d"]
+Grouped = Float64[np.ndarray, "groups d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,9 @@ class Blended:
     """Of each member, 0 to 1."""
 
 
-def distances(rule: str, keys: Rows, one: Rows, modulators: Rows | None, other: Rows | None) -> Rows:
+def distances(
+    rule: str, keys: Rows, one: Others, modulators: Rows | None, other: Others | None
+) -> Float64[np.ndarray, "n m"]:
     """How far slots (rows) are from others (columns): 1 - cosine; the larger of keys' and modulators'.
 
     Keys of different length are further apart, but under ReLU, where a length can go into the value.
@@ -130,7 +134,7 @@ def _averaged(
     share: Float64[np.ndarray, " n"],
     *,
     scaled: bool,
-) -> tuple[Rows, Float64[np.ndarray, " n"]]:
+) -> tuple[Grouped, Float64[np.ndarray, " n"]]:
     """Means by group, and how far each member is from its own; `scaled`: as if all were as long as the leader."""
     first = rows[leader]
     if scaled:
@@ -140,7 +144,7 @@ def _averaged(
     return mean, np.linalg.norm(rows - mean[group], axis=1) / _lengths(rows)
 
 
-def _offsets(members: Members, group: Int64[np.ndarray, " n"]) -> tuple[Rows, Float64[np.ndarray, " n"]]:
+def _offsets(members: Members, group: Int64[np.ndarray, " n"]) -> tuple[Grouped, Float64[np.ndarray, " n"]]:
     bias = members.fields["key_bias"][:, 0]
     total = np.full(int(group.max()) + 1, -np.inf)
     np.logaddexp.at(total, group, bias)
@@ -150,18 +154,18 @@ def _offsets(members: Members, group: Int64[np.ndarray, " n"]) -> tuple[Rows, Fl
 def _shares(use: Float64[np.ndarray, " n"], group: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     count, total = np.bincount(group), np.bincount(group, use)
     unused: Bool[np.ndarray, " groups"] = total <= 0
-    return np.where(unused[group], 1 / count[group], use / np.where(unused, 1.0, total)[group])
+    return np.asarray(np.where(unused[group], 1 / count[group], use / np.where(unused, 1.0, total)[group]))
 
 
-def _summed(rows: Rows, group: Int64[np.ndarray, " n"]) -> Rows:
+def _summed(rows: Rows, group: Int64[np.ndarray, " n"]) -> Grouped:
     out = np.zeros((int(group.max()) + 1, rows.shape[1]))
     np.add.at(out, group, rows)
     return out
 
 
 def _lengths(rows: Rows) -> Float64[np.ndarray, " n"]:
-    return np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
+    return np.asarray(np.maximum(np.linalg.norm(rows, axis=1), 1e-300))
 
 
-def _cosines(rows: Rows, others: Rows) -> Rows:
-    return (rows / _lengths(rows)[:, None]) @ (others / _lengths(others)[:, None]).T
+def _cosines(rows: Rows, others: Others) -> Float64[np.ndarray, "n m"]:
+    return np.asarray((rows / _lengths(rows)[:, None]) @ (others / _lengths(others)[:, None]).T)

@@ -149,7 +149,9 @@ class Edit:
             done = self.connection.execute(sa.update(SLOTS).where(alive).values(alive=0, died=self.id))
             ended += done.rowcount
         if ended < len(wanted):
-            dead = set(self.connection.execute(sa.select(SLOTS.c.slot).where(SLOTS.c.died == self.id)).scalars())
+            dead = set(
+                self.connection.execute(sa.select(SLOTS.c.slot).where(SLOTS.c.died == self.id)).scalars()
+            )
             raise MissingError(f"there is no slot {next(i for i in wanted if i not in dead)}")
 
     def _end(self, ids: Ids) -> list[dict[str, Any]]:

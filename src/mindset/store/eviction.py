@@ -67,7 +67,7 @@ def worth_of(name: PolicyName, counts: np.ndarray, rng: np.random.Generator) -> 
     """What slots are worth by their counters (rows of `counters.COUNTS`); a tie goes to who was put there first."""
     column = {"lrfu": "log_crf", "lru": "last", "lfu": "hits", "influence": "influence"}
     if name in column:
-        return counts[column[name]].astype(np.float64)
+        return np.array(counts[column[name]], np.float64)
     if name == "s3fifo":
         raise UsageError("s3fifo is queues, not a worth")
     return rng.random(len(counts)) if name == "random" else np.zeros(len(counts))
@@ -120,7 +120,8 @@ class Worth:
 
     def victims(self, alive: Bool[np.ndarray, " capacity"], count: int, now: int) -> Rows:  # noqa: ARG002
         rows = np.flatnonzero(alive)
-        return rows[least(self.worth[rows], self.birth[rows], count)]
+        first: Rows = rows[least(self.worth[rows], self.birth[rows], count)]
+        return first
 
 
 @dataclass

@@ -32,7 +32,7 @@ from mindset.store.slab_store import SlabStore
 
 __all__ = ["Eviction", "EvictionSettings", "HeadEviction", "plan_eviction"]
 
-_BY_READS = {"lrfu": "log_crf", "lru": "last", "lfu": "hits", "s3fifo": "hits", "influence": "influence"}
+_BY_READS = {"lrfu": "log_crf", "lru": "last", "lfu": "hits", "influence": "influence"}
 _OWN = ("base", "new")
 """Shards of the model itself; the others are overlays."""
 
@@ -117,7 +117,11 @@ class _Head:
 
     def part(self, some: Bool[np.ndarray, " n"]) -> _Head:
         return replace(
-            self, ids=self.ids[some], counts=self.counts[some], sizes=self.sizes[some], spared=self.spared[some]
+            self,
+            ids=self.ids[some],
+            counts=self.counts[some],
+            sizes=self.sizes[some],
+            spared=self.spared[some],
         )
 
 
@@ -158,7 +162,12 @@ def _heads(store: SlabStore, settings: EvictionSettings) -> list[_Head]:
     parts: dict[tuple[int, int], list[_Head]] = {}
     for info in store.shards():
         named = info.name == settings.shard if settings.shard is not None else info.name in _OWN
-        if not named or not info.mounted or info.kind == "associative" or settings.layer not in (None, info.layer):
+        if (
+            not named
+            or not info.mounted
+            or info.kind == "associative"
+            or settings.layer not in (None, info.layer)
+        ):
             continue
         for part in _of_shard(store, info, settings, step):
             parts.setdefault((part.layer, part.head), []).append(part)
@@ -173,8 +182,8 @@ def _of_shard(store: SlabStore, info: ShardInfo, settings: EvictionSettings, ste
         found = np.array([tuple(row) for row in connection.execute(query)], np.int64).reshape(-1, 5)
     ids, rows, heads, pinned, late = found.T
     counts = store.usage.of(info.layer, info.name).read(info.top)[rows]
-    late = (late > 0) | (step - counts["born"].astype(np.int64) < settings.young_steps)
-    spared = (pinned > 0) | (late & (rows >= info.sealed))
+    is_late = (late > 0) | (step - counts["born"].astype(np.int64) < settings.young_steps)
+    spared = (pinned > 0) | (is_late & (rows >= info.sealed))
     sizes = np.full(len(ids), slot_bytes(info), np.int64)
     wanted = range(info.heads) if settings.head is None else [settings.head]
     whole = _Head(info.layer, 0, ids, counts, sizes, spared)
@@ -184,7 +193,8 @@ def _of_shard(store: SlabStore, info: ShardInfo, settings: EvictionSettings, ste
 def _joined(parts: list[_Head]) -> _Head:
     first = parts[0]
     joined = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "counts", "sizes", "spared")
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("ids", "counts", "sizes", "spared")
     }
     return _Head(first.layer, first.head, **joined)
 
@@ -224,7 +234,7 @@ def _of_head(
     """Places in `head` of who goes, the least worth first."""
     if count == 0:
         return np.empty(0, np.int64)
-    _refuse_telling_nothing(head, policy)
+    _refuse_telling_nothing([head], policy)
     free = np.flatnonzero(~head.spared)
     ids = head.ids[free]
     if policy == "s3fifo":
@@ -236,7 +246,8 @@ def _of_head(
         return free[order[np.searchsorted(ids[order], gone)]]
     worth = worth_of(policy, head.counts[free], rng)
     gone = least(worth, ids, count)
-    return free[gone[np.lexsort((ids[gone], worth[gone]))]]
+    order = np.lexsort((ids[gone], worth[gone]))
+    return np.asarray(free[gone[order]])
 
 
 def _over_budget(
@@ -245,8 +256,7 @@ def _over_budget(
     """One order over all heads, for as many bytes as are too many; influence as a share of its head's."""
     if excess <= 0 or not heads:
         return [np.empty(0, np.int64) for _ in heads]
-    for head in heads:
-        _refuse_telling_nothing(head, settings.policy)
+    _refuse_telling_nothing(heads, settings.policy)
     worths = [_comparable(settings.policy, head, rng) for head in heads]
     which = np.repeat(np.arange(len(heads)), [len(head.ids) for head in heads])
     place = np.concatenate([np.arange(len(head.ids)) for head in heads])
@@ -260,23 +270,24 @@ def _over_budget(
 
 def _comparable(policy: PolicyName, head: _Head, rng: np.random.Generator) -> Float64[np.ndarray, " n"]:
     worth = worth_of(policy, head.counts, rng)
-    return worth / max(float(worth.sum()), 1e-300) if policy == "influence" else worth
+    total = max(float(worth.sum()), 1e-300) if policy == "influence" else 1.0
+    return np.asarray(worth / total)
 
 
-def _refuse_telling_nothing(head: _Head, policy: PolicyName) -> None:
+def _refuse_telling_nothing(heads: list[_Head], policy: PolicyName) -> None:
     column = _BY_READS.get(policy)
-    if column is None or len(head.ids) < 2 or len(np.unique(head.counts[column])) > 1:
-        return
-    where = f"layer {head.layer}, head {head.head}"
-    if not head.counts["hits"].any():
+    for head in heads if column or policy == "s3fifo" else ():
+        if not head.counts["hits"].any():
+            raise UsageError(
+                f"nothing was counted in layer {head.layer}, head {head.head}, so {policy} has nothing to go by: count "
+                "reads with `mindset generate --count` or `mindset eval --count`, or let fifo or random choose"
+            )
+    worth = np.concatenate([head.counts[column] for head in heads]) if column else np.empty(0)
+    if len(worth) > 1 and worth.min() == worth.max():
         raise UsageError(
-            f"nothing was counted in {where}, so {policy} has nothing to go by: count reads with "
-            "`mindset generate --count` or `mindset eval --count`, or let fifo or random choose"
+            f"every slot of layer {heads[0].layer} was read alike, as with k = all, and {policy} cannot tell them "
+            "apart; --policy influence may"
         )
-    raise UsageError(
-        f"every slot of {where} was read alike, as with k = all, and {policy} cannot tell them apart; "
-        "influence can"
-    )
 
 
 def _told(head: _Head, gone: Int64[np.ndarray, " gone"]) -> HeadEviction:

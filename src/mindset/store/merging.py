@@ -121,7 +121,9 @@ def plan_merging(store: SlabStore, settings: MergeSettings) -> Merging:
     layers: dict[int, float] = {}
     for group in groups:
         layers[group.layer] = layers.get(group.layer, 0.0) + group.change
-    made = [_replacement(store, shards[at], [shards[at].groups[n] for n in some]) for at, some in kept.items()]
+    made = [
+        _replacement(store, shards[at], [shards[at].groups[n] for n in some]) for at, some in kept.items()
+    ]
     return Merging(groups, layers, counted, made)
 
 
@@ -135,14 +137,14 @@ def _shards(store: SlabStore, settings: MergeSettings) -> Iterator[ShardInfo]:
             continue
         if info.kind == "associative" or info.rule == "radius" or info.fields.keys() - _KNOWN:
             if settings.shard is not None or settings.layer is not None:
-                raise UsageError(f"slots of layer {info.layer}, {info.name} ({info.kind}, {info.rule}) do not merge")
+                raise UsageError(
+                    f"slots of layer {info.layer}, {info.name} ({info.kind}, {info.rule}) do not merge"
+                )
             continue
         yield info
 
 
-def _grouped(
-    store: SlabStore, info: ShardInfo, settings: MergeSettings, counted: bool
-) -> Iterator[_Shard]:
+def _grouped(store: SlabStore, info: ShardInfo, settings: MergeSettings, counted: bool) -> Iterator[_Shard]:
     live = _mergeable(store, info)
     members, influence = _members(store, info, live, counted)
     total = max(float(influence.sum()), 1e-300)
@@ -151,13 +153,19 @@ def _grouped(
         order = here[np.argsort(-members.use[here], kind="stable")]
         if len(order) < 2:
             continue
-        pairs = _co_read(store, info, live, order, settings) if settings.co_read else _near(members, order, settings)
+        pairs = (
+            _co_read(store, info, live, order, settings)
+            if settings.co_read
+            else _near(members, order, settings)
+        )
         if not (groups := _led(order, pairs)):
             continue
         which = np.array([place for group in groups for place in group])
         number = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
         moved = blend(members.some(which), number).error * influence[which]
-        yield _Shard(info, live, members, influence, total, groups, (np.bincount(number, moved) / total).tolist())
+        yield _Shard(
+            info, live, members, influence, total, groups, (np.bincount(number, moved) / total).tolist()
+        )
 
 
 def _mergeable(store: SlabStore, info: ShardInfo) -> LiveRows:
@@ -170,7 +178,8 @@ def _members(
     store: SlabStore, info: ShardInfo, live: LiveRows, counted: bool
 ) -> tuple[Members, Float64[np.ndarray, " n"]]:
     fields = {
-        name: decoded(store.vectors.get(info, name, live.rows), what["dtype"]) for name, what in info.fields.items()
+        name: decoded(store.vectors.get(info, name, live.rows), what["dtype"])
+        for name, what in info.fields.items()
     }
     use = store.usage.of(info.layer, info.name).read(info.top)["influence"][live.rows]
     members = Members(info.rule, fields, live.weights, use)

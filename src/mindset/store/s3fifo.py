@@ -33,6 +33,8 @@ _MAGIC, _VERSION = b"MINDS3FQ", 1
 _ENTRY = np.dtype([("slot", "<i8"), ("left", "<u4"), ("hits", "<u4")])
 
 Slots = Int64[np.ndarray, " n"]
+Gone = Int64[np.ndarray, " gone"]
+Kept = Int64[np.ndarray, " kept"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class MainQueue:
         return MainQueue(self.slots[some], self.left[some], self.hits[some])
 
 
-def evict(queue: MainQueue, slots: Slots, hits: Slots, count: int, capacity: int) -> tuple[Slots, MainQueue]:
+def evict(queue: MainQueue, slots: Slots, hits: Slots, count: int, capacity: int) -> tuple[Gone, MainQueue]:
     """Which `count` of the living `slots` go first, in that order, and the main queue after that.
 
     `hits` are theirs; the small queue's share is of `capacity`.
@@ -101,7 +103,7 @@ def evict(queue: MainQueue, slots: Slots, hits: Slots, count: int, capacity: int
     return np.concatenate(gone), MainQueue(main, left, hits[places])
 
 
-def _turn(main: Slots, left: Slots, count: int) -> tuple[Slots, Slots, Slots]:
+def _turn(main: Slots, left: Slots, count: int) -> tuple[Kept, Kept, Gone]:
     """Go round the main queue once, until `count` are out: who was read goes to its end with one read less."""
     out = np.flatnonzero(left == 0)[:count]
     passed = int(out[-1]) + 1 if len(out) == count else len(main)

@@ -18,7 +18,7 @@ from mindset.store.schema import SHARDS, SLOT_TEXT, SLOTS, SOURCE_TEXT, SOURCES
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import SlotRecord
 
-__all__ = ["Answer", "ShardCount", "Where", "ask", "count", "counts", "scan"]
+__all__ = ["Answer", "ShardCount", "Where", "ask", "conditions", "count", "counts", "scan"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def scan(
     if limit < 1:
         raise UsageError(f"limit = {limit}; give at least 1")
     with reading(ledger.engine) as connection:
-        query = record_columns().where(*_conditions(connection, where)).limit(limit)
+        query = record_columns().where(*conditions(connection, where)).limit(limit)
         if after:
             query = query.where(SLOTS.c.slot < after if newest else SLOTS.c.slot > after)
         query = query.order_by(SLOTS.c.slot.desc() if newest else SLOTS.c.slot)
@@ -70,7 +70,7 @@ def scan(
 def count(ledger: Ledger, where: Where) -> int:
     """How many slots there are of that kind."""
     with reading(ledger.engine) as connection:
-        some = record_columns().where(*_conditions(connection, where)).subquery()
+        some = record_columns().where(*conditions(connection, where)).subquery()
         return int(connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
 
 
@@ -95,7 +95,8 @@ def ask(ledger: Ledger, statement: str) -> Answer:
         return Answer(tuple(result.keys()), [tuple(row) for row in result])
 
 
-def _conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
+def conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
+    """What `where` asks, as SQL over `record_columns`."""
     found: list[sa.ColumnElement[bool]] = []
     exact = {SHARDS.c.layer: where.layer, SHARDS.c.name: where.shard, SLOTS.c.head: where.head}
     found += [column == value for column, value in exact.items() if value is not None]

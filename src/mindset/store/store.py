@@ -85,10 +85,10 @@ class Replacement:
     """New slots of one shard in place of several each; their citations' sources are places in `sources`."""
 
     shard: ShardInfo
-    old: Int64[np.ndarray, " n"]
+    old: Int64[np.ndarray, " old"]
     """Slots that go."""
-    old_rows: Int64[np.ndarray, " n"]
-    heirs: Int64[np.ndarray, " n"]
+    old_rows: Int64[np.ndarray, " old"]
+    heirs: Int64[np.ndarray, " old"]
     """Which of the new slots each goes into."""
     new: list[NewSlot]
     sources: list[tuple[str, str]]

@@ -128,7 +128,7 @@ class ReadCount:
     def write(
         self,
         tallies: dict[int, BankTally],
-        shards: dict[int, list[tuple[str, Int64[np.ndarray, "n_heads capacity"]]]],
+        shards: dict[int, list[tuple[str, Int64[np.ndarray, "_ _"]]]],
         *,
         wait_seconds: float = 10.0,
     ) -> None:
