@@ -152,8 +152,8 @@ def rows(bench: Bench, drift: Drift) -> None:
                 )  # fmt: skip
     for most in (8, 32):
         for co_read in (False, True):
-            how = "that keep coming back together" if co_read else "with the nearest keys"
-            given = MergeSettings(within=1.0, co_read=co_read, often=0.05, most=most)
+            how = "that keep coming back together" if co_read else "with the nearest keys (cosine from 0.2)"
+            given = MergeSettings(within=0.8, co_read=co_read, often=0.05, most=most)
             row(
                 f"{most} merges of slots {how}", lambda: drift.model(DECAYS[1]), merged(given),
                 {"co_read": co_read, "most": most, "often": given.often}, 0,

@@ -71,7 +71,7 @@ def stats(folder: Path, as_json: bool) -> None:
     with reading(folder) as opened:
         found = counts(opened.store.ledger)
         edits = len(opened.journal.done)
-        used = [shard_use(opened.store, one.shard) for one in found]
+        used = [shard_use(opened.store, one) for one in found]
         stamp = opened.store.usage.stamp
     tokens = 0 if stamp is None else stamp[0]
     if as_json:

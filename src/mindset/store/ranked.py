@@ -11,14 +11,14 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 import sqlalchemy as sa
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from mindset.database.engine import reading
 from mindset.errors import UsageError
+from mindset.store.eviction import least
 from mindset.store.ledger import CHUNK, record_columns, slot_record
-from mindset.store.scan import Where, conditions
+from mindset.store.scan import ShardCount, Where, conditions
 from mindset.store.schema import SLOTS
-from mindset.store.shard_info import ShardInfo
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import SlotRecord
 
@@ -40,9 +40,12 @@ class ShardUse:
     """What they added, in all."""
 
 
-def shard_use(store: SlabStore, info: ShardInfo) -> ShardUse:
+def shard_use(store: SlabStore, one: ShardCount) -> ShardUse:
     """Sums over the living slots of a shard."""
-    counts = store.usage.of(info.layer, info.name).read(info.top)[store.ledger.live(info.id).rows]
+    counters = store.usage.of(one.shard.layer, one.shard.name)
+    if counters.stamp is None:
+        return ShardUse(0, one.slots, 0.0)
+    counts = counters.read(one.shard.top)[store.ledger.live(one.shard.id).rows]
     hits = counts["hits"].astype(np.int64)
     return ShardUse(int(hits.sum()), int((hits == 0).sum()), float(counts["influence"].sum()))
 
@@ -53,31 +56,39 @@ def ranked(store: SlabStore, where: Where, by: str, *, limit: int = 20, after: i
         raise UsageError(f"sort by {by}, limit = {limit}; allowed: {', '.join(SORTS)}, and at least 1")
     if by == "created":
         return _newest(store, where, limit, after)
-    order = _order(store, where, cast(Sort, by))
-    start = _after(store, order, after) if after else 0
-    found: list[SlotRecord] = []
-    size = limit
-    while len(found) < limit and start < len(order):
-        found += _records(store, where, order[start : start + size])
-        start, size = start + size, min(2 * size, 8 * CHUNK)
-    return found[:limit]
+    places, worth = _places(store, where, cast(Sort, by))
+    rest = _after(store, places, worth, after) if after else np.arange(len(worth))
+    size = 2 * limit
+    while True:
+        first = least(-worth[rest], rest, size)
+        first = first[np.lexsort((rest[first], -worth[rest[first]]))]
+        found = _records(store, where, places[rest[first]])
+        if len(found) >= limit or size >= len(rest):
+            return found[:limit]
+        size *= 8
 
 
-def _order(store: SlabStore, where: Where, by: Sort) -> Int64[np.ndarray, "n 2"]:
-    """Shard and row of every row ever used, the most first."""
+def _places(
+    store: SlabStore, where: Where, by: Sort
+) -> tuple[Int64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
+    """Shard and row of every row ever used, and what it is sorted by."""
     places, worth = [np.empty((0, 2), np.int64)], [np.empty(0)]
     for info in store.shards():
         if where.layer in (None, info.layer) and where.shard in (None, info.name):
             rows = np.arange(info.top, dtype=np.int64)
             places.append(np.stack([np.full(info.top, info.id, np.int64), rows], axis=1))
             worth.append(store.usage.of(info.layer, info.name).read(info.top)[by].astype(np.float64))
-    return np.concatenate(places)[np.argsort(-np.concatenate(worth), kind="stable")]
+    return np.concatenate(places), np.concatenate(worth)
 
 
-def _after(store: SlabStore, order: Int64[np.ndarray, "n 2"], slot: int) -> int:
+def _after(
+    store: SlabStore, places: Int64[np.ndarray, "n 2"], worth: Float64[np.ndarray, " n"], slot: int
+) -> Int64[np.ndarray, " rest"]:
+    """What comes after a slot."""
     (record,) = store.records([slot])
     here = (store.shard(record.layer, record.shard).id, record.row)
-    return int(np.flatnonzero((order == here).all(1))[0]) + 1
+    at = int(np.flatnonzero((places == here).all(1))[0])
+    return np.flatnonzero((worth < worth[at]) | ((worth == worth[at]) & (np.arange(len(worth)) > at)))
 
 
 def _records(store: SlabStore, where: Where, places: Int64[np.ndarray, "n 2"]) -> list[SlotRecord]:
