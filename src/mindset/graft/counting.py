@@ -6,7 +6,8 @@
 A model never changes by being read, and counting changes nothing that it computes: only the counters beside the slabs
 (`store.counters`), which eviction, merging and `mindset memory search --sort` go by. Tokens that are padding, and reads
 of banks outside a pass of the model, are not counted. What was counted is written every few thousand tokens and as the
-block ends, whatever ended it; an edit that others make meanwhile is followed by slot.
+block ends, whatever ended it; an edit that others make meanwhile is followed by slot. Where a bank reads all of its
+slots for every token, hits tell nothing, and influence does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mindset.errors import BusyError, UsageError
 from mindset.graft.bank import Bank
 from mindset.graft.model import banks
 from mindset.graft.read_log import Pass, ReadLog
+from mindset.graft.shard import Shard
 from mindset.graft.sources import Loaded
 from mindset.store.tally import ReadCount
 
@@ -119,10 +121,11 @@ def _places(bank: Bank, count: ReadCount) -> list[tuple[str, Any]]:
 
 def _norms(bank: Bank) -> Float[Tensor, " places"]:
     """The length of every value, heads after one another."""
-    values = [
-        cast(Tensor, cast(Any, shard).value).detach() for shard in cast(nn.ModuleDict, bank.shards).values()
+    shards = cast(nn.ModuleDict, bank.shards).values()
+    found = [
+        s.value_norm() if isinstance(s, Shard) else cast(Any, s).value.detach().norm(dim=-1) for s in shards
     ]
-    return torch.cat([value.norm(dim=-1).view(bank.n_heads, -1) for value in values], dim=1).flatten()
+    return torch.cat([norms.view(bank.n_heads, -1) for norms in found], dim=1).flatten()
 
 
 def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ class EvictionSettings:
     remove: int | None = None
     """Slots that each head of each bank loses."""
     budget: int | None = None
-    """Bytes that the vectors of all living slots may have."""
+    """Bytes that the vectors of all living slots may have; by S3-FIFO every head loses the same share."""
     young_steps: int = 0
     """Slots put in within so many counted tokens are spared."""
     young_since: str | None = None

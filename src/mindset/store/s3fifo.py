@@ -3,8 +3,8 @@
 Yang et al. 2023 (SOSP) move slots between queues only when they evict, and count reads in between up to 3. So it is
 enough to keep, between two evictions, the main queue in its order with each slot's reads at that time; all others are
 newcomers, in the order of their ids. What is missing is the ghost queue: a slot that was evicted and learned again is a
-new slot here, with another id. In a memory where S3-FIFO never evicted, all slots are newcomers: then it lets go first
-of those that were read once or never, oldest first.
+new slot here, with another id; and one that an undo brings back is a newcomer again. In a memory where S3-FIFO never
+evicted, all slots are newcomers: then it lets go first of those that were read once or never, oldest first.
 
     bytes 0-31    magic, version, slots
     bytes 32-     slot i8, reads that it had left u4, its hits then u4; those next to go first
