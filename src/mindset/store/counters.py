@@ -40,7 +40,7 @@ _STAMP = struct.Struct("<Qd")
 _STAMP_AT = 16
 _MAGIC = b"MINDCNTS"
 _VERSION = 2
-_STEP = 1 << 14
+_STEP = 1 << 11
 """Rows by which a file grows at least."""
 _MOST = np.iinfo(np.uint32).max
 
