@@ -14,7 +14,7 @@ from mindset.errors import UsageError
 from mindset.store.blend import Members, blend, decoded, distances, encoded
 from mindset.store.memory import Memory
 from mindset.store.merging import MergeSettings, plan_merging
-from mindset.store.pairs import ROOM, Pairs
+from mindset.store.pairs import Pairs
 from mindset.store.slots import Change, Citation, NewSlot
 from mindset.store.tally import PAIR_STRIDE
 
@@ -233,16 +233,16 @@ def test_what_keeps_coming_back_together_is_merged(model: Path) -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 99))
 def test_the_sketch_keeps_what_is_frequent(seed: int) -> None:
-    rng = np.random.default_rng(seed)
+    rng, room = np.random.default_rng(seed), 2000
     seen, true = Pairs.none(), dict[tuple[int, int], int]()
     for _ in range(4):
         first, second = rng.integers(0, 3000, (2, 4000))
         first[:500], second[:500] = 7, 3
         for a, b in zip(np.minimum(first, second).tolist(), np.maximum(first, second).tolist(), strict=True):
             true[a, b] = true.get((a, b), 0) + 1
-        seen = seen.plus(Pairs.of(first, second))
-    assert len(seen.counts) <= ROOM
-    lost = 16_000 / (ROOM + 1)
+        seen = seen.plus(Pairs.of(first, second), room)
+    assert len(seen.counts) <= room
+    lost = 16_000 / (room + 1)
     for pair, count in zip(map(tuple, seen.pairs.tolist()), seen.counts.tolist(), strict=True):
         assert true[pair] - lost <= count <= true[pair]
     assert seen.pairs[seen.counts.argmax()].tolist() == [3, 7]

@@ -2,7 +2,9 @@
 
 Misra and Gries 1982 (equivalent to space-saving; merged as in Agarwal et al. 2012): of all pairs that come, the most
 frequent `ROOM` are kept, and none is counted more often than it came. It is counted less often by at most
-total / (ROOM + 1). Advice, like all counters: a file that was lost or damaged is begun anew.
+total / (ROOM + 1): at two pairs a read, as `tally` tells them, those pairs of a bank of n slots are found that come back
+in a share of 2 n / ROOM of an average slot's reads. Advice, like all counters: a file that was lost or damaged is begun
+anew.
 
     bytes 0-31    magic, version, pairs
     bytes 32-     first i8, second i8, count i8; the smaller slot is the first
@@ -21,7 +23,7 @@ from mindset.atomic_file import replacing
 
 __all__ = ["ROOM", "Pairs"]
 
-ROOM = 4096
+ROOM = 1 << 15
 _HEADER = struct.Struct("<8sIQ12x")
 _MAGIC, _VERSION = b"MINDPAIR", 1
 
@@ -42,12 +44,12 @@ class Pairs:
     def of(cls, first: Int64[np.ndarray, " seen"], second: Int64[np.ndarray, " seen"]) -> Pairs:
         """From one entry for every time a pair came."""
         low, high = np.minimum(first, second), np.maximum(first, second)
-        return _summed(low << 32 | high, np.ones(len(low), np.int64))
+        return _summed(low << 32 | high, np.ones(len(low), np.int64), len(low))
 
-    def plus(self, other: Pairs) -> Pairs:
+    def plus(self, other: Pairs, room: int = ROOM) -> Pairs:
         """Both together, again in bounded room."""
         keys = np.concatenate([self.pairs, other.pairs])
-        return _summed(keys[:, 0] << 32 | keys[:, 1], np.concatenate([self.counts, other.counts]))
+        return _summed(keys[:, 0] << 32 | keys[:, 1], np.concatenate([self.counts, other.counts]), room)
 
     def renamed(self, names: Int64[np.ndarray, " places"]) -> Pairs:
         """Pairs of places as pairs of what is there; 0 is nothing, and a pair with it is left out."""
@@ -77,10 +79,10 @@ class Pairs:
             file.write(_HEADER.pack(_MAGIC, _VERSION, len(table)) + table.tobytes())
 
 
-def _summed(keys: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " n"]) -> Pairs:
+def _summed(keys: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " n"], room: int) -> Pairs:
     unique, place = np.unique(keys, return_inverse=True)
     summed = np.bincount(place, counts, len(unique)).astype(np.int64)
-    if len(unique) > ROOM:
-        summed -= np.partition(summed, len(summed) - ROOM - 1)[len(summed) - ROOM - 1]
+    if len(unique) > room:
+        summed -= np.partition(summed, len(summed) - room - 1)[len(summed) - room - 1]
         unique, summed = unique[summed > 0], summed[summed > 0]
     return Pairs(np.stack([unique >> 32, unique & 0xFFFFFFFF], axis=1), summed)

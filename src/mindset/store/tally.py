@@ -19,7 +19,7 @@ from mindset.errors import FormatError, ReadOnlyError
 from mindset.journal.folder_lock import writing_in
 from mindset.store.counters import Reads
 from mindset.store.memory_dir import MemoryDir
-from mindset.store.pairs import Pairs
+from mindset.store.pairs import ROOM, Pairs
 from mindset.store.positions import Positions
 from mindset.store.usage import DECAY, Usage
 
@@ -43,13 +43,25 @@ class BankTally:
         self.last = np.zeros(places, np.int64)
         self.log_crf = np.full(places, -np.inf)
         self.influence = np.zeros(places)
-        self.pairs = Pairs.none()
+        self._pairs, self._waiting = Pairs.none(), list[Pairs]()
+
+    @property
+    def pairs(self) -> Pairs:
+        """Pairs of places that came back together."""
+        self._fold()
+        return self._pairs
+
+    def _fold(self) -> None:
+        if self._waiting:
+            keys = np.concatenate([one.pairs for one in self._waiting])
+            counts = np.concatenate([one.counts for one in self._waiting])
+            self._pairs, self._waiting = self._pairs.plus(Pairs(keys, counts)), []
 
     def clear(self) -> None:
         """What was counted is written."""
         for array, empty in ((self.hits, 0), (self.last, 0), (self.log_crf, -np.inf), (self.influence, 0.0)):
             array[:] = empty
-        self.pairs = Pairs.none()
+        self._pairs, self._waiting = Pairs.none(), []
 
     def add(
         self,
@@ -109,7 +121,13 @@ class BankTally:
             near = influence[reach:] >= (1 - PAIR_WITHIN) * influence[:-reach]
             near &= (tokens[reach:] == tokens[:-reach]) & (groups[reach:] == groups[:-reach])
             if near.any():
-                self.pairs = self.pairs.plus(Pairs.of(places[:-reach][near], places[reach:][near]))
+                self._wait(Pairs.of(places[:-reach][near], places[reach:][near]))
+
+    def _wait(self, pairs: Pairs) -> None:
+        """Pairs are added to the sketch when there are many."""
+        self._waiting.append(pairs)
+        if sum(len(one.counts) for one in self._waiting) > ROOM:
+            self._fold()
 
 
 class ReadCount:
