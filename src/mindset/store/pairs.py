@@ -2,9 +2,9 @@
 
 Misra and Gries 1982 (equivalent to space-saving; merged as in Agarwal et al. 2012): of all pairs that come, the most
 frequent `ROOM` are kept, and none is counted more often than it came. It is counted less often by at most
-total / (ROOM + 1): at two pairs a read, as `tally` tells them, those pairs of a bank of n slots are found that come back
-in a share of 2 n / ROOM of an average slot's reads. Advice, like all counters: a file that was lost or damaged is begun
-anew.
+total / (ROOM + 1): at two pairs a read, as `tally` tells them, those pairs of a bank of n slots are found that come
+back in a share of 2 n / ROOM of an average slot's reads. Advice, like all counters: a file that was lost or damaged is
+begun anew.
 
     bytes 0-31    magic, version, pairs
     bytes 32-     first i8, second i8, count i8; the smaller slot is the first
