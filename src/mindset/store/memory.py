@@ -28,6 +28,7 @@ from mindset.store.store import Arrays
 __all__ = ["Memory"]
 
 KIND = "memory"
+WAIT_SECONDS = 10.0
 
 
 class _Edits:
@@ -57,13 +58,20 @@ class _Edits:
 class Memory:
     """An open memory of a model folder; close it, or use it as a context."""
 
-    def __init__(self, folder: Path, *, read_only: bool = False, durability: Durability = "kill") -> None:
-        """Open DIR, which holds `memory/`; one process at a time may write."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        read_only: bool = False,
+        durability: Durability = "kill",
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """Open DIR, which holds `memory/`; one process at a time may write, others wait for so long."""
         self.folder, self.read_only = Path(folder), read_only
         self._held = ExitStack()
         with ExitStack() as stack:
             if not read_only:
-                stack.enter_context(writing_in(self.folder))
+                stack.enter_context(writing_in(self.folder, wait_seconds))
             self.store = stack.enter_context(
                 SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
             )
@@ -129,6 +137,27 @@ class Memory:
         self._edit(f"{_slots(len(ids))} out: {_named(ids)}", lambda: self.store.delete(ids), who)
 
     # ---- history -------------------------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> Entry:
+        """The last change that holds."""
+        return self.journal.done[-1]
+
+    def history(self) -> list[Entry]:
+        """Every change, oldest first; the undone ones last."""
+        return self.journal.entries
+
+    def snapshots(self) -> dict[str, int]:
+        """By name: how many changes hold at a snapshot."""
+        return {name: len(self.journal.until(name)) for name in self.journal.snapshots}
+
+    def snapshot(self, name: str) -> None:
+        """Name the place where the history stands."""
+        self.journal.snapshot(name)
+
+    def unsnapshot(self, name: str) -> None:
+        """Let go of a snapshot's name."""
+        self.journal.unsnapshot(name)
 
     def undo(self, count: int = 1) -> list[Entry]:
         """Take back the last changes."""

@@ -16,7 +16,7 @@ import numpy as np
 from mindset.database.engine import Durability, gather, open_engine, sqlite_url
 from mindset.store.edit import Edit, NewShard
 from mindset.store.ledger import Ledger
-from mindset.store.memory_dir import MemoryDir
+from mindset.store.memory_dir import Damage, MemoryDir
 from mindset.store.records import BankRecord, ShardRecord
 from mindset.store.slab_vectors import SlabVectors
 from mindset.store.slots import NewSlot
@@ -50,6 +50,10 @@ class SlabStore(Store):
 
     def __enter__(self) -> SlabStore:
         return self
+
+    def damage(self) -> list[Damage]:
+        """The slabs that are not as they were written."""
+        return self.memory.verify()
 
     def _records_file(self, read_only: bool) -> Path:
         path = self.folder / f"slots.g{self.memory.generation}.sqlite"
