@@ -1,4 +1,4 @@
-"""One suite for every store: slabs, SQLite, PostgreSQL."""
+"""One suite for every store: slabs, SQLite, PostgreSQL, and a daemon's client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mindset.store.sql_store import SqlStore
 Opener = Callable[..., SlotStore]
 
 
-@pytest.fixture(params=["slab", "sqlite", "postgresql"])
+@pytest.fixture(params=["slab", "sqlite", "postgresql", "daemon"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same memory again and again."""
     folder = make_memory(tmp_path / "memory")
@@ -34,15 +34,20 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
 
     if request.param == "slab":
         yield lambda **options: keep(SlabStore(folder, **options))
+    elif request.param == "daemon":
+        url = request.getfixturevalue("daemon")(tmp_path).started().url
+        from mindset.store.daemon.remote_store import RemoteStore
+
+        yield lambda **options: keep(RemoteStore(url, **options))
     else:
-        url: sa.URL = (
+        database: sa.URL = (
             sa.make_url(f"sqlite:///{tmp_path}/x.sqlite")
             if request.param == "sqlite"
             else request.getfixturevalue("postgresql_database")
         )
-        with SqlStore(url) as store:
+        with SqlStore(database) as store:
             store.copy_from(MemoryDir.open(folder))
-        yield lambda **options: keep(SqlStore(url, **options))
+        yield lambda **options: keep(SqlStore(database, **options))
     for store in opened:
         store.close()
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mindset.cli import failures, options, render
+from mindset.cli import failures, options, render, serve
 
 if TYPE_CHECKING:
-    from mindset.store.memory import Memory
+    from mindset.store.interface import SlotMemory
     from mindset.store.slots import SlotRecord
 
 __all__ = ["memory"]
@@ -43,7 +43,7 @@ def memory() -> None:
     """Look through the memory of a model folder, and change it.
 
     Slots are named by numbers that are never used again. Every change is in `mindset history DIR` and goes back with
-    `mindset undo DIR`.
+    `mindset undo DIR`. A memory that a daemon serves is named by its URL in place of DIR: unix:PATH or grpc://HOST:PORT.
 
     \b
     Example:
@@ -53,21 +53,23 @@ def memory() -> None:
     """
 
 
+memory.add_command(serve.serve, "serve")
+memory.add_command(serve.check, "check")
+
+
 @memory.command("stats")
-@options.model_folder
+@options.memory_place
 @options.json_option
-def stats(folder: Path, as_json: bool) -> None:
+def stats(place: Path | str, as_json: bool) -> None:
     """Count slots, by layer and shard.
 
     \b
     Example:
       mindset memory stats smol
     """
-    from mindset.store.scan import counts
-
-    with _reading(folder) as opened:
-        found = counts(opened.store.ledger)
-        edits = len(opened.journal.done)
+    with _reading(place) as opened:
+        found = opened.store.counts()
+        edits = sum(entry.state == "done" for entry in opened.history())
     if as_json:
         render.print_json({"shards": [asdict(one) for one in found], "edits": edits})
         return
@@ -85,7 +87,7 @@ def stats(folder: Path, as_json: bool) -> None:
 
 
 @memory.command("search")
-@options.model_folder
+@options.memory_place
 @click.argument("text", required=False)
 @filters
 @click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="Slots on a page.  [20]")
@@ -95,7 +97,13 @@ def stats(folder: Path, as_json: bool) -> None:
 @click.option("--newest", is_flag=True, help="Newest first.")
 @options.json_option
 def search(
-    folder: Path, text: str | None, limit: int, after: int | None, newest: bool, as_json: bool, **where: Any
+    place: Path | str,
+    text: str | None,
+    limit: int,
+    after: int | None,
+    newest: bool,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Find slots by words and filters.
 
@@ -108,12 +116,12 @@ def search(
       mindset memory search smol "eiffel tower" --limit 5
       mindset memory search smol --layer 4 --pinned
     """
-    from mindset.store.scan import Where, count, scan
+    from mindset.store.scan import Where
 
     wanted = Where(text=text, **where)
-    with _reading(folder) as opened:
-        found = scan(opened.store.ledger, wanted, limit=limit, after=after or 0, newest=newest)
-        total = count(opened.store.ledger, wanted)
+    with _reading(place) as opened:
+        found = opened.store.scan(wanted, limit=limit, after=after or 0, newest=newest)
+        total = opened.store.count(wanted)
     if as_json:
         render.print_json({"total": total, "slots": [asdict(record) for record in found]})
         return
@@ -123,19 +131,19 @@ def search(
 
 
 @memory.command("show")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @options.json_option
-def show(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
+def show(place: Path | str, slots: tuple[int, ...], as_json: bool) -> None:
     """Show all that is known of slots, and what they cite.
 
     \b
     Example:
       mindset memory show smol 1203
     """
-    with _reading(folder) as opened:
+    with _reading(place) as opened:
         records = opened.store.records(list(slots))
-        cited = {r.cites.source: opened.store.ledger.source(r.cites.source) for r in records if r.cites}
+        cited = {r.cites.source: opened.store.source(r.cites.source) for r in records if r.cites}
     shown = []
     for record in records:
         source = None if record.cites is None else cited[record.cites.source]
@@ -155,29 +163,29 @@ def show(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
 
 
 @memory.command("rm")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @options.json_option
-def rm(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
+def rm(place: Path | str, slots: tuple[int, ...], as_json: bool) -> None:
     """Take slots out.
 
     \b
     Example:
       mindset memory rm smol 1203 1204
     """
-    with _writing(folder) as opened:
+    with _writing(place) as opened:
         opened.delete(list(slots))
         _tell(opened, as_json)
 
 
 @memory.command("edit")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @click.option("--label", metavar="TEXT", help="What people call it.")
 @click.option("--weight", type=float, metavar="X", help="Multiplies what it adds; 0 suppresses it.")
 @options.json_option
 def edit(
-    folder: Path, slots: tuple[int, ...], label: str | None, weight: float | None, as_json: bool
+    place: Path | str, slots: tuple[int, ...], label: str | None, weight: float | None, as_json: bool
 ) -> None:
     """Give slots another label or weight.
 
@@ -191,17 +199,17 @@ def edit(
     change = Change(label=label, weight=weight)
     if not change.given():
         raise UsageError("nothing to change: give --label or --weight")
-    with _writing(folder) as opened:
+    with _writing(place) as opened:
         opened.change(list(slots), change)
         _tell(opened, as_json)
 
 
 @memory.command("pin")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @click.option("--off", is_flag=True, help="Let them go again.")
 @options.json_option
-def pin(folder: Path, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
+def pin(place: Path | str, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
     """Keep slots from ever being evicted.
 
     \b
@@ -210,17 +218,17 @@ def pin(folder: Path, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
     """
     from mindset.store.slots import Change
 
-    with _writing(folder) as opened:
+    with _writing(place) as opened:
         opened.change(list(slots), Change(pinned=not off))
         _tell(opened, as_json)
 
 
 @memory.command("tag")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @click.option("--set", "tags", multiple=True, metavar="TAG", help="The tags they have from now on; repeat.")
 @options.json_option
-def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bool) -> None:
+def tag(place: Path | str, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bool) -> None:
     """Give slots tags to find them by.
 
     Without --set, takes all tags away.
@@ -231,17 +239,17 @@ def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bo
     """
     from mindset.store.slots import Change
 
-    with _writing(folder) as opened:
+    with _writing(place) as opened:
         opened.change(list(slots), Change(tags=tags))
         _tell(opened, as_json)
 
 
 @memory.command("export")
-@options.model_folder
+@options.memory_place
 @options.out_option
 @filters
 @options.json_option
-def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
+def export(place: Path | str, out: Path, as_json: bool, **where: Any) -> None:
     """Write slots to a folder of safetensors and JSON lines.
 
     Without filters all of them. `mindset memory import` takes them in, in this or in another model of the same shape.
@@ -253,7 +261,7 @@ def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
     from mindset.store.portable import export_slots
     from mindset.store.scan import Where
 
-    with _reading(folder) as opened:
+    with _reading(place) as opened:
         count = export_slots(opened.store, Where(**where), out)
     if as_json:
         render.print_json({"slots": count, "out": str(out)})
@@ -262,10 +270,10 @@ def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
 
 
 @memory.command("import")
-@options.model_folder
+@options.memory_place
 @click.argument("source", metavar="EXPORT", type=click.Path(path_type=Path))
 @options.json_option
-def import_(folder: Path, source: Path, as_json: bool) -> None:
+def import_(place: Path | str, source: Path, as_json: bool) -> None:
     """Put in slots that were exported.
 
     They get numbers of their own; labels, tags, pins, weights, dates and sources are kept.
@@ -274,16 +282,16 @@ def import_(folder: Path, source: Path, as_json: bool) -> None:
     Example:
       mindset memory import smol geography
     """
-    with _writing(folder) as opened:
+    with _writing(place) as opened:
         opened.take_in(source)
         _tell(opened, as_json)
 
 
 @memory.command("verify")
-@options.model_folder
+@options.memory_place
 @options.json_option
 @click.pass_context
-def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
+def verify(ctx: click.Context, place: Path | str, as_json: bool) -> None:
     """Compare every byte with its checksum.
 
     Exit code 1 where one is wrong.
@@ -292,9 +300,9 @@ def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
     Example:
       mindset memory verify smol
     """
-    with _reading(folder) as opened:
-        files, slots = opened.store.memory.verify(), opened.store.verify()
-        checked = opened.store.ledger.count()
+    with _reading(place) as opened:
+        files, slots = opened.store.damage(), opened.store.verify()
+        checked = opened.store.count()
     if as_json:
         render.print_json(
             {"slots": checked, "files": [asdict(f) for f in files], "wrong": [asdict(s) for s in slots]}
@@ -312,10 +320,10 @@ def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
 
 @memory.command("sql")
-@options.model_folder
+@options.memory_place
 @click.argument("statement")
 @options.json_option
-def sql(folder: Path, statement: str, as_json: bool) -> None:
+def sql(place: Path | str, statement: str, as_json: bool) -> None:
     """Ask the records a question in SQL.
 
     The tables are described in docs/schema.md.
@@ -324,9 +332,15 @@ def sql(folder: Path, statement: str, as_json: bool) -> None:
     Example:
       mindset memory sql smol "select shard, count(*) from slots where alive = 1 group by shard"
     """
+    from mindset.errors import UsageError
+    from mindset.store.memory import Memory
     from mindset.store.scan import ask
 
-    with _reading(folder) as opened:
+    if not isinstance(place, Path):
+        raise UsageError(
+            "a daemon answers no SQL; give the folder that it serves, which may be read beside it"
+        )
+    with Memory(place, read_only=True) as opened:
         answer = ask(opened.store.ledger, statement)
     if as_json:
         render.print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
@@ -334,24 +348,24 @@ def sql(folder: Path, statement: str, as_json: bool) -> None:
     render.print_table(dict.fromkeys(answer.columns, "left"), answer.rows)
 
 
-def _reading(folder: Path) -> Memory:
-    from mindset.store.memory import Memory
+def _reading(place: Path | str) -> SlotMemory:
+    from mindset.store.place import open_memory
 
-    return Memory(folder, read_only=True)
-
-
-def _writing(folder: Path) -> Memory:
-    from mindset.store.memory import Memory
-
-    return Memory(folder)
+    return open_memory(place, read_only=True)
 
 
-def _tell(opened: Memory, as_json: bool) -> None:
-    entry = opened.journal.done[-1]
+def _writing(place: Path | str) -> SlotMemory:
+    from mindset.store.place import open_memory
+
+    return open_memory(place)
+
+
+def _tell(opened: SlotMemory, as_json: bool) -> None:
+    entry = opened.last
     if as_json:
         render.print_json(asdict(entry))
     else:
-        render.say(f"{entry.title}; back with: mindset undo {opened.folder}")
+        render.say(f"{entry.title}; back with: mindset undo {opened.place}")
 
 
 def _print_records(records: list[SlotRecord]) -> None:

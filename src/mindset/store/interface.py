@@ -114,9 +114,11 @@ class SlotStore(Protocol):
 class SlotMemory(Protocol):
     """A memory with its history: every change is one entry that goes back and forth."""
 
-    folder: Path
-    """What messages and commands call it."""
     read_only: bool
+
+    @property
+    def place(self) -> str:
+        """What messages and commands call it: a folder or a URL."""
 
     @property
     def store(self) -> SlotStore:

@@ -23,7 +23,7 @@ from mindset.store.edit import NewShard
 from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, Ids, NewSlot
-from mindset.store.store import Arrays
+from mindset.store.store import Arrays, Incoming
 
 __all__ = ["Memory"]
 
@@ -79,6 +79,11 @@ class Memory:
             self.journal = Journal(self.folder / "journal", {KIND: self._kind}, read_only=read_only)
             self._held = stack.pop_all()
 
+    @property
+    def place(self) -> str:
+        """Its folder, as messages and commands say it."""
+        return str(self.folder)
+
     def close(self) -> None:
         """Let go of files and lock."""
         self._held.close()
@@ -111,7 +116,10 @@ class Memory:
 
     def take_in(self, folder: Path, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
         """Put in the slots of an export; returns their ids."""
-        incoming = read_export(self.store, folder)
+        return self.put_in(read_export(self.store, folder), Path(folder).name, who=who)
+
+    def put_in(self, incoming: Incoming, origin: str, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
+        """Put in slots of several shards at once, which come from `origin`; returns their ids."""
         ids: list[Int64[np.ndarray, " n"]] = []
 
         def change() -> int:
@@ -120,7 +128,7 @@ class Memory:
             return edit
 
         count = sum(len(part.new) for part in incoming.parts)
-        self._edit(f"{_slots(count)} in, from {Path(folder).name}", change, who)
+        self._edit(f"{_slots(count)} in, from {origin}", change, who)
         return ids[0]
 
     def update(self, ids: Ids, arrays: Arrays, *, who: str | None = None) -> None:
