@@ -361,7 +361,7 @@ def _writing(place: Path | str) -> SlotMemory:
 
 
 def _tell(opened: SlotMemory, as_json: bool) -> None:
-    entry = opened.last
+    entry = opened.last_change()
     if as_json:
         render.print_json(asdict(entry))
     else:

@@ -124,8 +124,7 @@ class SlotMemory(Protocol):
     def store(self) -> SlotStore:
         """What is in it."""
 
-    @property
-    def last(self) -> Entry:
+    def last_change(self) -> Entry:
         """The last change, which holds."""
 
     def close(self) -> None:

@@ -146,9 +146,10 @@ class Memory:
 
     # ---- history -------------------------------------------------------------------------------------------------
 
-    @property
-    def last(self) -> Entry:
+    def last_change(self) -> Entry:
         """The last change that holds."""
+        if not self.journal.done:
+            raise MissingError(f"{self.folder}: nothing was changed yet")
         return self.journal.done[-1]
 
     def history(self) -> list[Entry]:

@@ -101,7 +101,7 @@ class Changing:
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _edited(self, ids: Iterable[int] = ()) -> pb.Edited:
-        entry = self.memory.last
+        entry = self.memory.last_change()
         return pb.Edited(edit=self._edit_of(entry), ids=ids, entry=messages.entry_message(entry))
 
     def _edit_of(self, entry: Entry) -> int:

@@ -40,8 +40,7 @@ class RemoteMemory:
         """Its URL."""
         return self.store.place
 
-    @property
-    def last(self) -> Entry:
+    def last_change(self) -> Entry:
         """The last change made through here."""
         if self.store.last is None:
             raise MissingError(f"{self.place}: nothing was changed through here yet")

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -25,7 +27,7 @@ from mindset.store.daemon.protocol import MESSAGE_BYTES
 from mindset.store.daemon.socket_file import answers, claimed, owner_only
 from mindset.store.memory import Memory
 
-__all__ = ["serve"]
+__all__ = ["serve", "serving"]
 
 LOCK_SECONDS = 1.0
 """How long it waits for a command that is writing in the folder."""
@@ -42,16 +44,55 @@ def serve(
 
     Without an address: at `default_socket(folder)`.
     """
+
+    async def until_told(servicer: Servicer, at: Address) -> None:
+        stop = asyncio.Event()
+        for told in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(told, stop.set)
+        await _serve(servicer, at, stop, ready)
+
+    with _prepared(folder, address, limits or Limits()) as (servicer, at):
+        asyncio.run(until_told(servicer, at))
+
+
+@contextmanager
+def serving(folder: Path, address: Address | None = None, *, limits: Limits | None = None) -> Iterator[str]:
+    """Serve from a thread of this process for the length of the block, which is given the URL."""
+    begun: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def until_set(servicer: Servicer, at: Address) -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        await _serve(servicer, at, stop, lambda url: begun.set_result((url, loop, stop)))
+
+    with ThreadPoolExecutor(1, "serve") as pool, _prepared(folder, address, limits or Limits()) as prepared:
+        served = pool.submit(asyncio.run, until_set(*prepared))
+        served.add_done_callback(lambda _: _fail(begun, served))
+        url, loop, stop = begun.result()
+        try:
+            yield url
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            served.result()
+
+
+@contextmanager
+def _prepared(folder: Path, address: Address | None, limits: Limits) -> Iterator[tuple[Servicer, Address]]:
+    """The folder's lock is held, and the place to listen at is free."""
     at = address or socket_address(default_socket(folder))
     if at.path is None:
         at = port_address(at.port, at.host)
     with ExitStack() as stack:
-        memory = stack.enter_context(_opened(folder))
-        servicer = Servicer(memory, limits or Limits())
+        servicer = Servicer(stack.enter_context(_opened(folder)), limits)
         stack.callback(servicer.close)
         if at.path is not None:
             stack.enter_context(claimed(at.path))
-        asyncio.run(_serve(servicer, at, ready))
+        yield servicer, at
+
+
+def _fail(begun: Future[Any], served: Future[None]) -> None:
+    """Whoever waits for the beginning is told that it ended first."""
+    if not begun.done():
+        begun.set_exception(served.exception() or RuntimeError("the daemon ended before it answered"))
 
 
 def _opened(folder: Path) -> Memory:
@@ -64,11 +105,7 @@ def _opened(folder: Path) -> Memory:
         raise
 
 
-async def _serve(servicer: Servicer, at: Address, ready: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for told in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(told, stop.set)
+async def _serve(servicer: Servicer, at: Address, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
     server = grpc.aio.server(
         maximum_concurrent_rpcs=servicer.limits.calls,
         options=[
