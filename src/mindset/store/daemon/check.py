@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mindset
 from mindset.errors import FormatError, MindsetError, UsageError
 from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon.calls import Calls
-from mindset.store.daemon.protocol import PROTOCOL
+from mindset.store.daemon.protocol import PROTOCOL, release
 from mindset.store.schema import SCHEMA
 
 __all__ = ["Check", "check", "require"]
@@ -65,7 +64,7 @@ def require(calls: Calls) -> None:
 def _asked(calls: Calls) -> Check:
     told = calls.ask("About", pb.Nothing())
     problems = tuple(
-        f"it has {what} {theirs}, this release ({mindset.__version__}) {ours}"
+        f"it has {what} {theirs}, this release ({release()}) {ours}"
         for what, theirs, ours in (
             ("protocol", told.protocol, PROTOCOL),
             ("schema", told.schema, SCHEMA.version),

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import zip_longest
 
-import mindset
 from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon import messages
 from mindset.store.daemon.arrays import pack
-from mindset.store.daemon.protocol import PROTOCOL, cut, pages
+from mindset.store.daemon.protocol import PROTOCOL, cut, pages, release
 from mindset.store.memory import Memory
 from mindset.store.schema import SCHEMA
 
@@ -30,7 +29,7 @@ class Looking:
 
     def about(self, _: pb.Nothing) -> pb.AboutReply:
         return pb.AboutReply(
-            version=mindset.__version__, protocol=PROTOCOL, schema=SCHEMA.version,
+            version=release(), protocol=PROTOCOL, schema=SCHEMA.version,
             folder=str(self.memory.folder.absolute()), generation=self.store.generation(), slots=self.store.count(),
         )  # fmt: skip
 

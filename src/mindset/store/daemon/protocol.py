@@ -6,9 +6,10 @@ Knows no message by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol, TypeVar, runtime_checkable
 
-__all__ = ["CHUNK_BYTES", "MESSAGE_BYTES", "PROTOCOL", "Sized", "cut", "pages"]
+__all__ = ["CHUNK_BYTES", "MESSAGE_BYTES", "PROTOCOL", "Sized", "cut", "pages", "release"]
 
 PROTOCOL = 1
 """Version of `memory.proto`; another one where a client of before would misunderstand."""
@@ -27,6 +28,14 @@ class Sized(Protocol):
 
 
 M = TypeVar("M", bound=Sized)
+
+
+def release() -> str:
+    """The version of mindset that runs here."""
+    try:
+        return version("mindset-lm")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def cut(count: int, bytes_each: int) -> Iterator[slice]:
