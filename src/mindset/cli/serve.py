@@ -27,6 +27,7 @@ def serve(folder: Path, socket: Path | None, port: int | None, as_json: bool) ->
 
     Prints the URL that other commands take in place of DIR, and serves until it is told to stop (Ctrl-C, SIGTERM).
     While it does, nobody else can write in DIR. Everybody on this machine can reach a port; a socket is yours only.
+    Needs the extra `serve`: pip install 'mindset-lm[serve]'.
 
     \b
     Example:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mindset.errors import BusyError
 from mindset.store.daemon.address import default_socket, is_url
+from mindset.store.daemon.socket_file import answers
 from mindset.store.interface import SlotMemory
 from mindset.store.memory import Memory
 
@@ -28,12 +29,7 @@ def open_memory(place: Path | str, *, read_only: bool = False) -> SlotMemory:
 
 
 def _beside(folder: Path, read_only: bool) -> Memory:
-    try:
-        return Memory(folder, read_only=read_only)
-    except BusyError as error:
-        there = default_socket(folder)
-        if there.is_socket():
-            raise BusyError(
-                f"{folder} is served by a daemon, which alone may write; give its URL: unix:{there}"
-            ) from error
-        raise
+    there = default_socket(folder)
+    if not read_only and there.is_socket() and answers(there):
+        raise BusyError(f"{folder} is served by a daemon, which alone may write; give its URL: unix:{there}")
+    return Memory(folder, read_only=read_only)

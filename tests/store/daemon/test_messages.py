@@ -71,6 +71,7 @@ def test_filters_tell_nothing_from_none(where: Where) -> None:
 
 
 def test_shards() -> None:
+    assert messages.read_shard(sent(messages.shard_message(SHARD))) == SHARD
     count = ShardCount(SHARD, 7, 2)
     assert messages.read_count(sent(messages.count_message(count))) == count
     new = NewShard(

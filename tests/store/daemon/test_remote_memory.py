@@ -28,6 +28,7 @@ from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon.address import parse, port_address
 from mindset.store.daemon.answering import Limits
 from mindset.store.daemon.check import check
+from mindset.store.daemon.failures import _of_grpc
 from mindset.store.daemon.remote_memory import RemoteMemory
 from mindset.store.daemon.remote_store import RemoteStore
 from mindset.store.daemon.server import serving
@@ -319,3 +320,33 @@ def test_who_is_no_daemon_of_this_release_is_told_apart(url: str, monkeypatch: p
     assert "it has protocol 1" in found.problems[0]
     with pytest.raises(FormatError, match="use one release"):
         RemoteStore(url)
+
+
+def test_what_grpc_says_becomes_a_sentence() -> None:
+    code = grpc.StatusCode
+    for status, details, kind, said in (
+        (code.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", BusyError, "too many calls"),
+        (code.RESOURCE_EXHAUSTED, "message larger than max", UsageError, "too large"),
+        (code.UNAVAILABLE, "x", MissingError, "no daemon answers"),
+        (code.CANCELLED, "x", BusyError, "broken off"),
+        (code.UNIMPLEMENTED, "x", FormatError, "no memory's daemon"),
+        (code.UNKNOWN, "odd", FormatError, "UNKNOWN: odd"),
+    ):
+        found, sentence = _of_grpc(status, details)
+        assert found is kind
+        assert said in sentence
+
+
+def test_a_failure_that_nobody_foresaw_is_one_error_and_is_logged(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> int:
+        raise KeyError("oh")
+
+    with RemoteStore(url) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("mindset.store.ledger.Ledger.count", broken)
+            with pytest.raises(MindsetError, match=r"the daemon failed \(KeyError\('oh'\)\)"):
+                store.count(None)
+        assert store.count() == 16
+    assert "Count failed" in caplog.text

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +41,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_serves_at_a_socket_of_its_owner_and_takes_it_away(
-    folder: Path, daemon: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_serves_at_a_socket_of_its_owner_and_takes_it_away(folder: Path, daemon: Start) -> None:
     one = daemon(folder).started()
     path = default_socket(folder)
     assert one.url == f"unix:{path}"
@@ -53,7 +50,6 @@ def test_it_serves_at_a_socket_of_its_owner_and_takes_it_away(
     assert (found.fits, found.slots, found.folder) == (True, 16, str(folder))
     second = daemon(folder)  # refused while the first goes on
     assert f"is served already, at {one.url}" in second.refused()
-    monkeypatch.setattr("mindset.store.place.Memory", partial(Memory, wait_seconds=0.1))
     with pytest.raises(BusyError, match="give its URL"):
         open_memory(folder)
     with Memory(folder, read_only=True) as reader, RemoteStore(one.url) as store:
@@ -110,11 +106,9 @@ def write_until_killed(store: RemoteStore, said: list[tuple[int, list[int]]], st
             said.append((step, ids[:1].tolist()))
 
 
-def test_after_kills_what_was_acknowledged_is_there_and_the_socket_is_replaced(
-    folder: Path, daemon: Start
-) -> None:
+def kill_and_check(folder: Path, daemon: Start, kills: int) -> int:
     rng, living, steps = random.Random(0), {}, 0  # noqa: S311
-    for _ in range(3):
+    for _ in range(kills):
         one = daemon(folder).started()
         said: list[tuple[int, list[int]]] = []
         with RemoteStore(one.url) as store:
@@ -128,12 +122,23 @@ def test_after_kills_what_was_acknowledged_is_there_and_the_socket_is_replaced(
         living |= dict(said)
         check_after_kill(folder, living)
         steps = max(living)
-    assert steps > 3
+    return steps
+
+
+def test_after_kills_what_was_acknowledged_is_there_and_the_socket_is_replaced(
+    folder: Path, daemon: Start
+) -> None:
+    assert kill_and_check(folder, daemon, 3) > 3
     daemon(folder).started().stop()
     with Memory(folder) as memory:
         held = memory.store.count()
         memory.undo(len([entry for entry in memory.history() if entry.state == "done"]))
         assert memory.store.count() == 16 < held
+
+
+@pytest.mark.slow
+def test_after_many_kills(folder: Path, daemon: Start) -> None:
+    kill_and_check(folder, daemon, 40)
 
 
 def check_after_kill(folder: Path, living: dict[int, list[int]]) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from mindset.errors import UsageError
 
-__all__ = ["Address", "default_socket", "is_url", "parse", "port_address", "socket_address"]
+__all__ = ["Address", "default_socket", "is_url", "parse", "port_address", "socket_address", "users_folder"]
 
 LONGEST_SOCKET = 103
 """Bytes of a socket's path that every system takes (macOS has room for 104 with the zero, Linux for 108)."""
@@ -100,7 +100,12 @@ def default_socket(folder: Path) -> Path:
     if _fits(beside):
         return beside
     digest = hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()).resolve() / f"mindset-{os.getuid()}" / f"{digest}.sock"
+    return Path(tempfile.gettempdir()).resolve() / users_folder() / f"{digest}.sock"
+
+
+def users_folder() -> str:
+    """Name of the folder that is for a user's sockets alone."""
+    return f"mindset-{os.getuid()}" if hasattr(os, "getuid") else "mindset"
 
 
 def _fits(path: Path) -> bool:

@@ -22,6 +22,7 @@ from mindset.errors import BusyError, UsageError
 from mindset.store.daemon import memory_pb2
 from mindset.store.daemon.changing import Changing
 from mindset.store.daemon.failures import as_status
+from mindset.store.daemon.history import History
 from mindset.store.daemon.looking import Looking
 from mindset.store.memory import Memory
 
@@ -57,12 +58,15 @@ class Servicer:
         self.limits = limits
         self._lookers = ThreadPoolExecutor(limits.threads, "look")
         self._writer = ThreadPoolExecutor(1, "change")
-        looking, changing = Looking(memory), Changing(memory)
+        desks = (
+            (Looking(memory), self._lookers),
+            (Changing(memory), self._writer),
+            (History(memory), self._writer),
+        )
         for method in _SERVICE.methods:
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
-            work: Work | None = getattr(looking, name, None)
-            pool = self._lookers if work is not None else self._writer
-            setattr(self, method.name, self._answer(method, work or getattr(changing, name), pool))
+            work, pool = next((getattr(desk, name), pool) for desk, pool in desks if hasattr(desk, name))
+            setattr(self, method.name, self._answer(method, work, pool))
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -42,17 +42,20 @@ class Calls:
         """Let go of the channel."""
         self._channel.close()
 
-    def ask(self, name: str, request: object, *, changes: bool = False) -> Any:
-        """A call with one reply; a request that may be large is given as an iterator over its parts."""
+    def ask(self, name: str, request: object, *, changes: bool = False, seconds: float = 0.0) -> Any:
+        """A call with one reply; a request that may be large is given as an iterator over its parts.
+
+        `seconds` is another timeout; 0: that of all calls.
+        """
         try:
-            return getattr(self._stub, name)(request, timeout=self.timeout_seconds)
+            return getattr(self._stub, name)(request, timeout=seconds or self.timeout_seconds)
         except grpc.RpcError as error:
             raise as_error(error, self.url, changes=changes) from error
 
     def parts(
         self, name: str, request: object | Iterable[object], *, changes: bool = False, seconds: float = 0.0
     ) -> Iterator[Any]:
-        """The parts of a reply, as they come; `seconds`: another timeout."""
+        """The parts of a reply, as they come."""
         try:
             yield from getattr(self._stub, name)(request, timeout=seconds or self.timeout_seconds)
         except grpc.RpcError as error:

@@ -6,14 +6,13 @@ refused left nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from mindset.errors import MissingError, UsageError
-from mindset.journal.journal import Entry
+from mindset.errors import UsageError
 from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon import messages
 from mindset.store.daemon.arrays import join
-from mindset.store.daemon.protocol import pages
+from mindset.store.daemon.history import edit_of
 from mindset.store.memory import Memory
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import NewSlot
@@ -59,59 +58,11 @@ class Changing:
         self.memory.delete(list(request.ids), who=_who(request.who))
         return self._edited()
 
-    # ---- history ------------------------------------------------------------------------------------------------
-
-    def turn(self, request: pb.TurnRequest) -> pb.Nothing:
-        """As undo and redo, of an edit that the caller names: it must be the next one."""
-        history = self.memory.journal
-        waiting = history.undone[:1] if request.holds else history.done[-1:]
-        if not waiting or self._edit_of(waiting[0]) != request.edit:
-            self._find(request.edit)
-            verb = "undone last" if request.holds else "made last"
-            raise UsageError(f"edit {request.edit} was not {verb}; turn what stands before it first")
-        (self.memory.redo if request.holds else self.memory.undo)(1)
-        return pb.Nothing()
-
-    def forget(self, request: pb.ForgetRequest) -> pb.Nothing:
-        """An edit cannot be undone any more, nor those before it."""
-        done = [self._edit_of(entry) for entry in self.memory.journal.done]
-        if request.edit in done:
-            self.memory.journal.forget(len(done) - 1 - done.index(request.edit))
-        elif any(self._edit_of(entry) == request.edit for entry in self.memory.journal.undone):
-            raise UsageError(f"edit {request.edit} is undone; it is let go of by the next change")
-        return pb.Nothing()
-
-    def undo(self, request: pb.TurnsRequest) -> Iterator[pb.Entries]:
-        return _entries(self.memory.undo(request.count))
-
-    def redo(self, request: pb.TurnsRequest) -> Iterator[pb.Entries]:
-        return _entries(self.memory.redo(request.count))
-
-    def restore(self, request: pb.SnapshotRequest) -> Iterator[pb.Entries]:
-        return _entries(self.memory.restore(request.name))
-
-    def snapshot(self, request: pb.SnapshotRequest) -> pb.Nothing:
-        self.memory.snapshot(request.name)
-        return pb.Nothing()
-
-    def unsnapshot(self, request: pb.SnapshotRequest) -> pb.Nothing:
-        self.memory.unsnapshot(request.name)
-        return pb.Nothing()
-
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _edited(self, ids: Iterable[int] = ()) -> pb.Edited:
         entry = self.memory.last_change()
-        return pb.Edited(edit=self._edit_of(entry), ids=ids, entry=messages.entry_message(entry))
-
-    def _edit_of(self, entry: Entry) -> int:
-        """0: none of this memory as it was saved last."""
-        ours = entry.payload.get("generation") == self.store.memory.generation
-        return int(entry.payload.get("edit", 0)) if ours else 0
-
-    def _find(self, edit: int) -> None:
-        if edit < 1 or all(self._edit_of(entry) != edit for entry in self.memory.history()):
-            raise MissingError(f"there is no edit {edit}")
+        return pb.Edited(edit=edit_of(self.memory, entry), ids=ids, entry=messages.entry_message(entry))
 
     def _incoming(self, part: pb.Taken, sources: int) -> IncomingSlots:
         info: ShardInfo = self.store.shard(part.shard.layer, part.shard.name)
@@ -130,7 +81,3 @@ class Changing:
 
 def _who(who: str) -> str | None:
     return who or None
-
-
-def _entries(entries: list[Entry]) -> Iterator[pb.Entries]:
-    return (pb.Entries(entries=some) for some in pages(map(messages.entry_message, entries)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mindset.errors import FormatError, MindsetError, UsageError
 from mindset.store.daemon import memory_pb2 as pb
@@ -29,7 +29,7 @@ class Check:
     folder: str = ""
     """The model folder that it serves."""
     slots: int = 0
-    """That live in it."""
+    """That live in it, where it fits."""
     problems: tuple[str, ...] = ()
     """What does not fit, in sentences."""
 
@@ -43,7 +43,8 @@ def check(url: str, *, timeout_seconds: float = 5.0) -> Check:
     """Ask the daemon at `url` what it is."""
     calls = Calls(url, timeout_seconds)
     try:
-        return _asked(calls)
+        found = _asked(calls)
+        return replace(found, slots=calls.ask("Count", pb.Where()).count) if found.fits else found
     except UsageError:
         raise
     except MindsetError as error:
@@ -71,4 +72,4 @@ def _asked(calls: Calls) -> Check:
         )
         if theirs != ours
     )
-    return Check(calls.url, True, told.version, told.protocol, told.schema, told.folder, told.slots, problems)
+    return Check(calls.url, True, told.version, told.protocol, told.schema, told.folder, problems=problems)

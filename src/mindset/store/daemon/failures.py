@@ -44,16 +44,29 @@ def as_error(error: grpc.RpcError, url: str, *, changes: bool) -> MindsetError:
         kind = getattr(errors, told, MindsetError) if told in errors.__all__ else MindsetError
         made: MindsetError = kind(error.details())
         return made
-    unknown = "; `mindset history` says whether the change was made" if changes else ""
-    code = error.code()
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return MissingError(
-            f"{url}: no daemon answers there; start one with: mindset memory serve DIR{unknown}"
-        )
-    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-        return BusyError(f"{url}: no answer in time{unknown}")
+    kind, sentence = _of_grpc(error.code(), str(error.details()))
+    unsure = changes and kind is not UsageError
+    return kind(
+        f"{url}: {sentence}{'; `mindset history` says whether the change was made' if unsure else ''}"
+    )
+
+
+def _of_grpc(code: grpc.StatusCode, details: str) -> tuple[type[MindsetError], str]:
+    """What gRPC says itself."""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "oncurrent" in details:
+        return BusyError, "too many calls at once; try again"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return UsageError(f"{url}: too large, or too many calls at once ({error.details()})")
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return FormatError(f"{url}: what answers there is no memory's daemon of this release")
-    return FormatError(f"{url}: not understood ({code.name}: {error.details()}); is it a memory's daemon?")
+        return UsageError, f"too large for a message ({details})"
+    known = {
+        grpc.StatusCode.UNAVAILABLE: (
+            MissingError, "no daemon answers there; start one with: mindset memory serve DIR"
+        ),
+        grpc.StatusCode.DEADLINE_EXCEEDED: (BusyError, "no answer in time"),
+        grpc.StatusCode.CANCELLED: (BusyError, "the call was broken off"),
+        grpc.StatusCode.UNIMPLEMENTED: (
+            FormatError, "what answers there is no memory's daemon of this release"
+        ),
+    }  # fmt: skip
+    return known.get(
+        code, (FormatError, f"not understood ({code.name}: {details}); is it a memory's daemon?")
+    )

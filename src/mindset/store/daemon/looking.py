@@ -6,7 +6,6 @@ Knows neither sockets nor how parts travel; runs in many threads at once. Invari
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import zip_longest
 
 from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon import messages
@@ -14,6 +13,7 @@ from mindset.store.daemon.arrays import pack
 from mindset.store.daemon.protocol import PROTOCOL, cut, pages, release
 from mindset.store.memory import Memory
 from mindset.store.schema import SCHEMA
+from mindset.store.slab import STORAGE
 
 __all__ = ["Looking"]
 
@@ -30,8 +30,11 @@ class Looking:
     def about(self, _: pb.Nothing) -> pb.AboutReply:
         return pb.AboutReply(
             version=release(), protocol=PROTOCOL, schema=SCHEMA.version,
-            folder=str(self.memory.folder.absolute()), generation=self.store.generation(), slots=self.store.count(),
+            folder=str(self.memory.folder.absolute()), generation=self.store.generation(),
         )  # fmt: skip
+
+    def shards(self, _: pb.Nothing) -> pb.ShardsReply:
+        return pb.ShardsReply(shards=[messages.shard_message(one) for one in self.store.shards()])
 
     def counts(self, _: pb.Nothing) -> pb.CountsReply:
         return pb.CountsReply(shards=[messages.count_message(one) for one in self.store.counts()])
@@ -57,7 +60,8 @@ class Looking:
     def fetch(self, request: pb.FetchRequest) -> Iterator[pb.Arrays]:
         info, rows = self.store.locate(list(request.ids), list(request.fields))
         for field in request.fields:
-            for some in cut(len(rows), info.fields[field]["d"] * 8):
+            what = info.fields[field]
+            for some in cut(len(rows), what["d"] * STORAGE[what["dtype"]].itemsize):
                 got = self.store.vectors.get(info, field, rows[some])
                 yield pb.Arrays(arrays=pack({field: got}))
 
@@ -71,33 +75,8 @@ class Looking:
         return messages.source_message(self.store.source(request.id))
 
     def verify(self, _: pb.Nothing) -> Iterator[pb.VerifyReply]:
-        yield pb.VerifyReply(files=[messages.damage_message(one) for one in self.store.damage()])
         for some in pages(map(messages.wrong_message, self.store.verify())):
             yield pb.VerifyReply(wrong=some)
 
-    # ---- history ------------------------------------------------------------------------------------------------
-
-    def history(self, _: pb.Nothing) -> Iterator[pb.Entries]:
-        entries = map(messages.entry_message, self.memory.history())
-        yield from (pb.Entries(entries=some) for some in pages(entries))
-
-    def snapshots(self, _: pb.Nothing) -> pb.SnapshotsReply:
-        places = self.memory.snapshots().items()
-        return pb.SnapshotsReply(
-            snapshots=[pb.SnapshotPlace(name=name, changes=changes) for name, changes in places]
-        )
-
-    def diff(self, request: pb.DiffRequest) -> Iterator[pb.DiffReply]:
-        before = request.before if request.HasField("before") else None
-        found = self.memory.diff(before, request.after if request.HasField("after") else None)
-        changed = (
-            pb.Changed(before=messages.record_message(one.before), after=messages.record_message(one.after))
-            for one in found.changed
-        )
-        parts = (
-            pages(map(messages.record_message, found.put_in)),
-            pages(map(messages.record_message, found.taken_out)),
-            pages(changed),
-        )
-        for put_in, taken_out, some in zip_longest(*parts, fillvalue=()):
-            yield pb.DiffReply(put_in=put_in, taken_out=taken_out, changed=some)
+    def damage(self, _: pb.Nothing) -> pb.DamageReply:
+        return pb.DamageReply(files=[messages.damage_message(one) for one in self.store.damage()])

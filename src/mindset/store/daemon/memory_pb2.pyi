@@ -11,20 +11,18 @@ class Nothing(_message.Message):
     def __init__(self) -> None: ...
 
 class AboutReply(_message.Message):
-    __slots__ = ("version", "protocol", "schema", "folder", "generation", "slots")
+    __slots__ = ("version", "protocol", "schema", "folder", "generation")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    SLOTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     protocol: int
     schema: int
     folder: str
     generation: int
-    slots: int
-    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., schema: _Optional[int] = ..., folder: _Optional[str] = ..., generation: _Optional[int] = ..., slots: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., schema: _Optional[int] = ..., folder: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Array(_message.Message):
     __slots__ = ("field", "dtype", "rows", "d", "data")
@@ -86,6 +84,12 @@ class Shard(_message.Message):
     top: int
     mounted: bool
     def __init__(self, id: _Optional[int] = ..., layer: _Optional[int] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., heads: _Optional[int] = ..., rule: _Optional[str] = ..., gated: _Optional[bool] = ..., fields: _Optional[_Mapping[str, Field]] = ..., sealed: _Optional[int] = ..., top: _Optional[int] = ..., mounted: _Optional[bool] = ...) -> None: ...
+
+class ShardsReply(_message.Message):
+    __slots__ = ("shards",)
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    shards: _containers.RepeatedCompositeFieldContainer[Shard]
+    def __init__(self, shards: _Optional[_Iterable[_Union[Shard, _Mapping]]] = ...) -> None: ...
 
 class ShardName(_message.Message):
     __slots__ = ("layer", "name")
@@ -246,12 +250,16 @@ class DamagedFile(_message.Message):
     def __init__(self, file: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
-    __slots__ = ("wrong", "files")
+    __slots__ = ("wrong",)
     WRONG_FIELD_NUMBER: _ClassVar[int]
-    FILES_FIELD_NUMBER: _ClassVar[int]
     wrong: _containers.RepeatedCompositeFieldContainer[WrongSlot]
+    def __init__(self, wrong: _Optional[_Iterable[_Union[WrongSlot, _Mapping]]] = ...) -> None: ...
+
+class DamageReply(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[DamagedFile]
-    def __init__(self, wrong: _Optional[_Iterable[_Union[WrongSlot, _Mapping]]] = ..., files: _Optional[_Iterable[_Union[DamagedFile, _Mapping]]] = ...) -> None: ...
+    def __init__(self, files: _Optional[_Iterable[_Union[DamagedFile, _Mapping]]] = ...) -> None: ...
 
 class IdsRequest(_message.Message):
     __slots__ = ("ids", "who")

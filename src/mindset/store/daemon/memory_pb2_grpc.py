@@ -39,6 +39,11 @@ class MemoryStub:
                 request_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
                 response_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.AboutReply.FromString,
                 _registered_method=True)
+        self.Shards = channel.unary_unary(
+                '/mindset.memory.v1.Memory/Shards',
+                request_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
+                response_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.ShardsReply.FromString,
+                _registered_method=True)
         self.Counts = channel.unary_unary(
                 '/mindset.memory.v1.Memory/Counts',
                 request_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
@@ -78,6 +83,11 @@ class MemoryStub:
                 '/mindset.memory.v1.Memory/Verify',
                 request_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
                 response_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.VerifyReply.FromString,
+                _registered_method=True)
+        self.Damage = channel.unary_unary(
+                '/mindset.memory.v1.Memory/Damage',
+                request_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
+                response_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.DamageReply.FromString,
                 _registered_method=True)
         self.AddShard = channel.unary_unary(
                 '/mindset.memory.v1.Memory/AddShard',
@@ -170,9 +180,15 @@ class MemoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Counts(self, request, context):
+    def Shards(self, request, context):
         """Looking.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Counts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -219,6 +235,12 @@ class MemoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Damage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddShard(self, request, context):
         """Changing; each is one entry of the history.
         """
@@ -257,7 +279,7 @@ class MemoryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Turn(self, request, context):
-        """History.
+        """History; these wait for changes that are under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -325,6 +347,11 @@ def add_MemoryServicer_to_server(servicer, server):
                     request_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.FromString,
                     response_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.AboutReply.SerializeToString,
             ),
+            'Shards': grpc.unary_unary_rpc_method_handler(
+                    servicer.Shards,
+                    request_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.FromString,
+                    response_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.ShardsReply.SerializeToString,
+            ),
             'Counts': grpc.unary_unary_rpc_method_handler(
                     servicer.Counts,
                     request_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.FromString,
@@ -364,6 +391,11 @@ def add_MemoryServicer_to_server(servicer, server):
                     servicer.Verify,
                     request_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.FromString,
                     response_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.VerifyReply.SerializeToString,
+            ),
+            'Damage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Damage,
+                    request_deserializer=mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.FromString,
+                    response_serializer=mindset_dot_store_dot_daemon_dot_memory__pb2.DamageReply.SerializeToString,
             ),
             'AddShard': grpc.unary_unary_rpc_method_handler(
                     servicer.AddShard,
@@ -473,6 +505,33 @@ class Memory:
             '/mindset.memory.v1.Memory/About',
             mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
             mindset_dot_store_dot_daemon_dot_memory__pb2.AboutReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Shards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mindset.memory.v1.Memory/Shards',
+            mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
+            mindset_dot_store_dot_daemon_dot_memory__pb2.ShardsReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -689,6 +748,33 @@ class Memory:
             '/mindset.memory.v1.Memory/Verify',
             mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
             mindset_dot_store_dot_daemon_dot_memory__pb2.VerifyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Damage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mindset.memory.v1.Memory/Damage',
+            mindset_dot_store_dot_daemon_dot_memory__pb2.Nothing.SerializeToString,
+            mindset_dot_store_dot_daemon_dot_memory__pb2.DamageReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,7 +25,8 @@ from mindset.store.store import WrongSlot
 __all__ = [
     "change_message", "count_message", "damage_message", "entry_message", "new_shard_message", "new_slot_message",
     "read_change", "read_count", "read_damage", "read_entry", "read_new_shard", "read_new_slot", "read_record",
-    "read_source", "read_where", "read_wrong", "record_message", "source_message", "where_message", "wrong_message",
+    "read_shard", "read_source", "read_where", "read_wrong", "record_message", "shard_message", "source_message",
+    "where_message", "wrong_message",
 ]  # fmt: skip
 
 
@@ -131,24 +132,30 @@ def read_new_shard(message: pb.Shard) -> NewShard:
     )  # fmt: skip
 
 
-def count_message(count: ShardCount) -> pb.ShardCount:
-    """A shard and how many slots live in it."""
-    info = count.shard
-    shard = pb.Shard(
+def shard_message(info: ShardInfo) -> pb.Shard:
+    """A shard that is there."""
+    return pb.Shard(
         id=info.id, layer=info.layer, name=info.name, kind=info.kind, heads=info.heads, rule=info.rule,
         gated=info.gated, fields=_fields(info.fields), sealed=info.sealed, top=info.top, mounted=info.mounted,
     )  # fmt: skip
-    return pb.ShardCount(shard=shard, slots=count.slots, pinned=count.pinned)
+
+
+def read_shard(message: pb.Shard) -> ShardInfo:
+    """A shard that is there."""
+    return ShardInfo(
+        message.id, message.layer, message.name, message.kind, message.heads, message.rule, message.gated,
+        _read_fields(message), message.sealed, message.top, message.mounted,
+    )  # fmt: skip
+
+
+def count_message(count: ShardCount) -> pb.ShardCount:
+    """A shard and how many slots live in it."""
+    return pb.ShardCount(shard=shard_message(count.shard), slots=count.slots, pinned=count.pinned)
 
 
 def read_count(message: pb.ShardCount) -> ShardCount:
     """A shard and how many slots live in it."""
-    told = message.shard
-    shard = ShardInfo(
-        told.id, told.layer, told.name, told.kind, told.heads, told.rule, told.gated, _read_fields(told),
-        told.sealed, told.top, told.mounted,
-    )  # fmt: skip
-    return ShardCount(shard, message.slots, message.pinned)
+    return ShardCount(read_shard(message.shard), message.slots, message.pinned)
 
 
 def wrong_message(wrong: WrongSlot) -> pb.WrongSlot:

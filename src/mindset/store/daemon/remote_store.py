@@ -104,7 +104,7 @@ class RemoteStore:
 
     def shards(self) -> list[ShardInfo]:
         """All shards, by layer."""
-        return [one.shard for one in self.counts()]
+        return [messages.read_shard(one) for one in self.calls.ask("Shards", pb.Nothing()).shards]
 
     def shard(self, layer: int, name: str) -> ShardInfo:
         """One shard."""
@@ -154,11 +154,13 @@ class RemoteStore:
 
     def verify(self) -> list[WrongSlot]:
         """The slots whose vectors are not those that were written."""
-        return [messages.read_wrong(one) for part in self._verified() for one in part.wrong]
+        parts = self.calls.parts("Verify", pb.Nothing(), seconds=VERIFY_SECONDS)
+        return [messages.read_wrong(one) for part in parts for one in part.wrong]
 
     def damage(self) -> list[Damage]:
         """The files that came with the model and are not as they were written."""
-        return [messages.read_damage(one) for part in self._verified() for one in part.files]
+        told = self.calls.ask("Damage", pb.Nothing(), seconds=VERIFY_SECONDS)
+        return [messages.read_damage(one) for one in told.files]
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
@@ -180,9 +182,6 @@ class RemoteStore:
         edited = self.ask_change(name, request)
         self.last = messages.read_entry(edited.entry)
         return edited
-
-    def _verified(self) -> Iterator[Any]:
-        return self.calls.parts("Verify", pb.Nothing(), seconds=VERIFY_SECONDS)
 
 
 def _records(parts: Iterable[Any]) -> list[SlotRecord]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mindset.errors import BusyError, MissingError, ReadOnlyError, UsageError
+from mindset.store.daemon.address import users_folder
 
 __all__ = ["answers", "claimed", "owner_only"]
 
@@ -65,7 +66,7 @@ def _make_way(path: Path) -> None:
 
 def _make_folder(folder: Path) -> None:
     """The folder for default sockets of long paths is made; it must be ours alone, since its name is known."""
-    ours = folder.name == f"mindset-{os.getuid()}"
+    ours = folder.name == users_folder()
     if ours:
         folder.mkdir(mode=0o700, exist_ok=True)
     try:
@@ -74,3 +75,5 @@ def _make_folder(folder: Path) -> None:
         raise MissingError(f"{folder}: there is no such folder for a socket") from error
     if ours and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077):
         raise ReadOnlyError(f"{folder} is not yours alone; give --socket PATH in a folder that is")
+    if not os.access(folder, os.W_OK):
+        raise ReadOnlyError(f"{folder}: you may not write there; give another --socket")
