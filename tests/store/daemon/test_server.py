@@ -155,7 +155,7 @@ def check_after_kill(folder: Path, living: dict[int, list[int]]) -> None:
                 living[step] = ids
             assert same(store, np.array(ids), {k: a[: len(ids)] for k, a in arrays(2, step).items()})
         more = there - {i for ids in living.values() for i in ids}
-        for slot in more:  # put in, never acknowledged
+        for slot in sorted(more):  # put in, never acknowledged
             step = int(store.records([slot])[0].label)
             assert step == last + 1
             living.setdefault(step, []).append(slot)
