@@ -49,6 +49,10 @@ class Daemon:
         """Tell it to stop; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(by)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; its exit code."""
         self._end()
         return self.process.returncode
 

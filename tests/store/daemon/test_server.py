@@ -86,9 +86,10 @@ def test_what_is_under_way_is_finished_and_the_port_let_go(folder: Path, daemon:
         time.sleep(0.2)
         one.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
+        one.process.send_signal(signal.SIGTERM)  # once more changes nothing
         told.set()
         assert edited.result(20).edit
-        assert one.stop() == 0
+        assert one.ended() == 0
         with pytest.raises(MissingError, match="no daemon answers there"):
             store.count()
     with Memory(folder, read_only=True) as memory:

@@ -44,35 +44,41 @@ def serve(
 
     Without an address: at `default_socket(folder)`.
     """
-
-    async def until_told(servicer: Servicer, at: Address) -> None:
-        stop = asyncio.Event()
-        for told in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(told, stop.set)
-        await _serve(servicer, at, stop, ready)
-
-    with _prepared(folder, address, limits or Limits()) as (servicer, at):
-        asyncio.run(until_told(servicer, at))
+    with _told() as stop, _prepared(folder, address, limits or Limits()) as (servicer, at):
+        asyncio.run(_serve(servicer, at, stop, ready))
 
 
 @contextmanager
 def serving(folder: Path, address: Address | None = None, *, limits: Limits | None = None) -> Iterator[str]:
     """Serve from a thread of this process for the length of the block, which is given the URL."""
-    begun: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def until_set(servicer: Servicer, at: Address) -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        await _serve(servicer, at, stop, lambda url: begun.set_result((url, loop, stop)))
-
+    begun: Future[str] = Future()
+    stop: Future[None] = Future()
     with ThreadPoolExecutor(1, "serve") as pool, _prepared(folder, address, limits or Limits()) as prepared:
-        served = pool.submit(asyncio.run, until_set(*prepared))
+        served = pool.submit(asyncio.run, _serve(*prepared, stop, begun.set_result))
         served.add_done_callback(lambda _: _fail(begun, served))
-        url, loop, stop = begun.result()
+        url = begun.result()
         try:
             yield url
         finally:
-            loop.call_soon_threadsafe(stop.set)
+            stop.set_result(None)
             served.result()
+
+
+@contextmanager
+def _told() -> Iterator[Future[None]]:
+    """Done once the process is told to stop; to be told again changes nothing, until the block has ended."""
+    stop: Future[None] = Future()
+
+    def told(*_: object) -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -105,7 +111,7 @@ def _opened(folder: Path) -> Memory:
         raise
 
 
-async def _serve(servicer: Servicer, at: Address, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+async def _serve(servicer: Servicer, at: Address, stop: Future[None], ready: Callable[[str], None]) -> None:
     server = grpc.aio.server(
         maximum_concurrent_rpcs=servicer.limits.calls,
         options=[
@@ -118,7 +124,7 @@ async def _serve(servicer: Servicer, at: Address, stop: asyncio.Event, ready: Ca
     port = _listen(server, at)
     await server.start()
     ready(at.url if at.path is not None else Address(None, at.host, port).url)
-    await stop.wait()
+    await asyncio.wrap_future(stop)
     await server.stop(servicer.limits.grace_seconds)
 
 
