@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mindset.cli import failures, options, render
-from mindset.cli.opened_memory import counted, reading, tell, writing
+from mindset.cli.opened_memory import counted, tell
 
 if TYPE_CHECKING:
     from mindset.store.eviction_plan import Eviction
@@ -112,11 +112,12 @@ def evict(
       mindset memory evict smol --budget 200MB --young 7d
     """
     from mindset.store.eviction_plan import EvictionSettings, plan_eviction
+    from mindset.store.memory import Memory
 
     steps, age = young or (0, timedelta())
     since = (datetime.now(UTC) - age).isoformat(timespec="seconds") if age else None
     settings = EvictionSettings(young_steps=steps, young_since=since, **given)
-    with reading(folder) if dry_run else writing(folder) as opened:
+    with Memory(folder, read_only=dry_run) as opened:
         plan = plan_eviction(opened.store, settings)
         if dry_run:
             _show(opened, plan, as_json)

@@ -10,7 +10,7 @@ import click
 
 from mindset.cli import failures, options, render
 from mindset.cli.memory_evict import places
-from mindset.cli.opened_memory import reading, tell, writing
+from mindset.cli.opened_memory import tell
 
 if TYPE_CHECKING:
     from mindset.store.merging import Merging
@@ -57,10 +57,11 @@ def merge(folder: Path, *, dry_run: bool, as_json: bool, **given: Any) -> None:
       mindset memory merge smol --within 0.05 --dry-run
       mindset memory merge smol --co-read --most 100
     """
+    from mindset.store.memory import Memory
     from mindset.store.merging import MergeSettings, plan_merging
 
     settings = MergeSettings(**given)
-    with reading(folder) if dry_run else writing(folder) as opened:
+    with Memory(folder, read_only=dry_run) as opened:
         plan = plan_merging(opened.store, settings)
         if dry_run:
             _show(plan, as_json)

@@ -10,44 +10,55 @@ from typing import TYPE_CHECKING, Any
 from mindset.cli import render
 
 if TYPE_CHECKING:
-    from mindset.store.memory import Memory
+    from mindset.store.interface import SlotMemory
+    from mindset.store.slab_store import SlabStore
     from mindset.store.slots import SlotRecord
 
-__all__ = ["counted", "reading", "tell", "writing"]
+__all__ = ["counted", "counting_store", "reading", "tell", "writing"]
 
 
-def reading(folder: Path) -> Memory:
-    """Open DIR to look."""
-    from mindset.store.memory import Memory
+def reading(place: Path | str) -> SlotMemory:
+    """Open DIR, or what a daemon serves, to look."""
+    from mindset.store.place import open_memory
 
-    return Memory(folder, read_only=True)
-
-
-def writing(folder: Path) -> Memory:
-    """Open DIR to change it."""
-    from mindset.store.memory import Memory
-
-    return Memory(folder)
+    return open_memory(place, read_only=True)
 
 
-def tell(opened: Memory, as_json: bool) -> None:
+def writing(place: Path | str) -> SlotMemory:
+    """Open DIR, or what a daemon serves, to change it."""
+    from mindset.store.place import open_memory
+
+    return open_memory(place)
+
+
+def tell(opened: SlotMemory, as_json: bool) -> None:
     """Say what was done last, and how to take it back."""
-    entry = opened.journal.done[-1]
+    entry = opened.last_change()
     if as_json:
         render.print_json(asdict(entry))
     else:
-        render.say(f"{entry.title}; back with: mindset undo {opened.folder}")
+        render.say(f"{entry.title}; back with: mindset undo {opened.place}")
 
 
-def counted(opened: Memory, records: Sequence[SlotRecord]) -> list[dict[str, Any]]:
-    """What was counted of slots: `hits`, `last` (the token of the last read) and `influence`."""
+def counting_store(opened: SlotMemory) -> SlabStore | None:
+    """Where reads are counted: in a folder, not by a daemon."""
+    from mindset.store.slab_store import SlabStore
+
+    return opened.store if isinstance(opened.store, SlabStore) else None
+
+
+def counted(opened: SlotMemory, records: Sequence[SlotRecord]) -> list[dict[str, Any]]:
+    """What was counted of slots: `hits`, `last` (the token of the last read) and `influence`; a daemon's: nothing."""
+    store = counting_store(opened)
+    if store is None:
+        return [{} for _ in records]
     tables: dict[tuple[int, str], Any] = {}
     used = []
     for record in records:
         place = (record.layer, record.shard)
         if place not in tables:
-            top = opened.store.shard(*place).top
-            tables[place] = opened.store.usage.of(*place).read(top)
+            top = store.shard(*place).top
+            tables[place] = store.usage.of(*place).read(top)
         row = tables[place][record.row]
         hits = int(row["hits"])
         used.append(

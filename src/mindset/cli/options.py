@@ -24,6 +24,7 @@ __all__ = [
     "K",
     "count_option",
     "json_option",
+    "memory_place",
     "model_folder",
     "out_option",
     "runtime_options",
@@ -111,6 +112,23 @@ def count_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--out`."""
     return click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write.")(command)
+
+
+class MemoryPlace(click.ParamType[Path | str]):
+    """A folder, or a daemon's URL, which is no path."""
+
+    name = "DIR|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """A URL stays text."""
+        from mindset.store.daemon.address import is_url
+
+        return str(value) if is_url(str(value)) else Path(value)
+
+
+def memory_place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument of commands that work on a memory, beside us or at a daemon's URL."""
+    return click.argument("place", metavar="DIR|URL", type=MemoryPlace())(command)
 
 
 def model_folder(command: Callable[..., Any]) -> Callable[..., Any]:

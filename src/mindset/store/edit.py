@@ -18,8 +18,10 @@ import sqlalchemy as sa
 from jaxtyping import Int64
 
 from mindset.errors import MissingError, UsageError
+from mindset.store.records import check_names
 from mindset.store.schema import FREE_ROWS, META, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
+from mindset.store.slab import STORAGE
 from mindset.store.slots import Change, Ids, NewSlot
 
 __all__ = ["Edit", "NewShard", "now"]
@@ -42,6 +44,18 @@ class NewShard:
     sealed: int = 0
     """Rows that are there already, named by records in this edit or by nobody."""
     mounted: bool = True
+
+    def __post_init__(self) -> None:
+        """Its names become names of files."""
+        check_names(self.name, self.fields)
+        if self.layer < 0 or self.heads < 1 or self.sealed < 0:
+            raise UsageError(f"shard {self.name!r}: layers and rows count from 0, heads from 1")
+        for field, what in self.fields.items():
+            if what["dtype"] not in STORAGE or what["d"] < 1:
+                raise UsageError(
+                    f"shard {self.name!r}, {field}: rows of {what['d']} x {what['dtype']!r}; "
+                    f"give 1 or more of {', '.join(STORAGE)}"
+                )
 
 
 class Edit:

@@ -25,11 +25,12 @@ from mindset.store.merging import Merging
 from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, Ids, NewSlot
-from mindset.store.store import Arrays
+from mindset.store.store import Arrays, Incoming
 
 __all__ = ["Memory"]
 
 KIND = "memory"
+WAIT_SECONDS = 10.0
 
 
 class _Edits:
@@ -59,19 +60,31 @@ class _Edits:
 class Memory:
     """An open memory of a model folder; close it, or use it as a context."""
 
-    def __init__(self, folder: Path, *, read_only: bool = False, durability: Durability = "kill") -> None:
-        """Open DIR, which holds `memory/`; one process at a time may write."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        read_only: bool = False,
+        durability: Durability = "kill",
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """Open DIR, which holds `memory/`; one process at a time may write, others wait for so long."""
         self.folder, self.read_only = Path(folder), read_only
         self._held = ExitStack()
         with ExitStack() as stack:
             if not read_only:
-                stack.enter_context(writing_in(self.folder))
+                stack.enter_context(writing_in(self.folder, wait_seconds))
             self.store = stack.enter_context(
                 SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
             )
             self._kind = _Edits(self.store)
             self.journal = Journal(self.folder / "journal", {KIND: self._kind}, read_only=read_only)
             self._held = stack.pop_all()
+
+    @property
+    def place(self) -> str:
+        """Its folder, as messages and commands say it."""
+        return str(self.folder)
 
     def close(self) -> None:
         """Let go of files and lock."""
@@ -105,7 +118,10 @@ class Memory:
 
     def take_in(self, folder: Path, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
         """Put in the slots of an export; returns their ids."""
-        incoming = read_export(self.store, folder)
+        return self.put_in(read_export(self.store, folder), Path(folder).name, who=who)
+
+    def put_in(self, incoming: Incoming, origin: str, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
+        """Put in slots of several shards at once, which come from `origin`; returns their ids."""
         ids: list[Int64[np.ndarray, " n"]] = []
 
         def change() -> int:
@@ -114,7 +130,7 @@ class Memory:
             return edit
 
         count = sum(len(part.new) for part in incoming.parts)
-        self._edit(f"{_slots(count)} in, from {Path(folder).name}", change, who)
+        self._edit(f"{_slots(count)} in, from {origin}", change, who)
         return ids[0]
 
     def update(self, ids: Ids, arrays: Arrays, *, who: str | None = None) -> None:
@@ -153,6 +169,28 @@ class Memory:
         return ids[0]
 
     # ---- history -------------------------------------------------------------------------------------------------
+
+    def last_change(self) -> Entry:
+        """The last change that holds."""
+        if not self.journal.done:
+            raise MissingError(f"{self.folder}: nothing was changed yet")
+        return self.journal.done[-1]
+
+    def history(self) -> list[Entry]:
+        """Every change, oldest first; the undone ones last."""
+        return self.journal.entries
+
+    def snapshots(self) -> dict[str, int]:
+        """By name: how many changes hold at a snapshot."""
+        return {name: len(self.journal.until(name)) for name in self.journal.snapshots}
+
+    def snapshot(self, name: str) -> None:
+        """Name the place where the history stands."""
+        self.journal.snapshot(name)
+
+    def unsnapshot(self, name: str) -> None:
+        """Let go of a snapshot's name."""
+        self.journal.unsnapshot(name)
 
     def undo(self, count: int = 1) -> list[Entry]:
         """Take back the last changes."""

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from mindset.database.engine import Durability, gather, open_engine, sqlite_url
 from mindset.store.edit import Edit, NewShard
 from mindset.store.ledger import Ledger
-from mindset.store.memory_dir import MemoryDir
+from mindset.store.memory_dir import Damage, MemoryDir
 from mindset.store.records import BankRecord, ShardRecord
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slab_vectors import SlabVectors
@@ -69,6 +69,10 @@ class SlabStore(Store):
         self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
     ) -> None:
         self.usage.of(shard.layer, shard.name).unite(rows, heirs)
+
+    def damage(self) -> list[Damage]:
+        """The slabs that are not as they were written."""
+        return self.memory.verify()
 
     def _records_file(self, read_only: bool) -> Path:
         path = self.folder / f"slots.g{self.memory.generation}.sqlite"

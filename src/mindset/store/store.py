@@ -17,8 +17,11 @@ from jaxtyping import Int64, Shaped
 
 from mindset.database.engine import Durability
 from mindset.errors import MissingError, ReadOnlyError, UsageError
+from mindset.store import scan as scanning
 from mindset.store.edit import Edit, NewShard
-from mindset.store.ledger import Ledger, LiveRows
+from mindset.store.ledger import Ledger, LiveRows, Source
+from mindset.store.memory_dir import Damage
+from mindset.store.scan import ShardCount, Where
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import Change, Ids, NewSlot, SlotRecord
 
@@ -154,15 +157,12 @@ class Store:
 
     def update(self, ids: Ids, arrays: Arrays) -> int:
         """Other vectors for slots of one shard; fields that are not given stay."""
-        records = self.ledger.records(ids)
-        info = _editable(self._shard_of(records))
-        rows = np.array([record.row for record in records], np.int64)
+        info, rows = self.locate(ids, [*arrays])
+        _editable(info)
         whole = {
             field: arrays[field] if field in arrays else self.vectors.get(info, field, rows)
             for field in info.fields
         }
-        if unknown := arrays.keys() - info.fields.keys():
-            raise UsageError(f"slots of {info.name!r} have no {', '.join(sorted(unknown))}")
         with self._editing("update") as edit:
             heirs = self._write(edit, info, whole, len(rows))
             self.inherit_counts(info, rows, heirs)
@@ -197,6 +197,16 @@ class Store:
                 made.append(edit.insert(one.shard.id, cited, rows, checksums(one.arrays)))
             return edit.id, np.concatenate(made)
 
+    def turn(self, edit: int, holds: bool) -> None:
+        """Undo an edit, or make it hold again; the caller keeps to the order of the journal."""
+        self._check_writable()
+        self.ledger.turn(edit, holds)
+
+    def forget(self, edit: int) -> None:
+        """Free what is kept for undoing (or redoing) an edit."""
+        self._check_writable()
+        self.ledger.forget(edit)
+
     # ---- looking ------------------------------------------------------------------------------------------------
 
     def shards(self) -> list[ShardInfo]:
@@ -214,11 +224,41 @@ class Store:
         """The records of slots."""
         return self.ledger.records(ids)
 
-    def fetch(self, ids: Ids, fields: Sequence[str]) -> dict[str, Shaped[np.ndarray, "n d"]]:
-        """The vectors of slots of one shard."""
+    def counts(self) -> list[ShardCount]:
+        """Every shard with how many slots live in it."""
+        return scanning.counts(self.ledger)
+
+    def count(self, where: Where | None = None) -> int:
+        """How many slots live; of those that `where` names."""
+        return self.ledger.count() if where is None else scanning.count(self.ledger, where)
+
+    def scan(
+        self, where: Where, *, limit: int = 100, after: int = 0, newest: bool = False
+    ) -> list[SlotRecord]:
+        """A page of records by id, as `scan.scan` gives it."""
+        return scanning.scan(self.ledger, where, limit=limit, after=after, newest=newest)
+
+    def source(self, number: int) -> Source:
+        """A text that slots cite."""
+        return self.ledger.source(number)
+
+    def generation(self) -> int:
+        """A number that grows with every change."""
+        return self.ledger.generation()
+
+    def locate(
+        self, ids: Ids, fields: Sequence[str] | None = None
+    ) -> tuple[ShardInfo, Int64[np.ndarray, " n"]]:
+        """The one shard of slots and the rows where their vectors lie; refuses fields that they do not have."""
         records = self.ledger.records(ids)
         info = self._shard_of(records)
-        rows = np.array([record.row for record in records], np.int64)
+        if unknown := set(fields or ()) - info.fields.keys():
+            raise UsageError(f"slots of {info.name!r} have no {', '.join(sorted(unknown))}")
+        return info, np.array([record.row for record in records], np.int64)
+
+    def fetch(self, ids: Ids, fields: Sequence[str]) -> dict[str, Shaped[np.ndarray, "n d"]]:
+        """The vectors of slots of one shard."""
+        info, rows = self.locate(ids, fields)
         return {field: self.vectors.get(info, field, rows) for field in fields}
 
     def live(self, layer: int, shard: str) -> LiveRows:
@@ -253,12 +293,19 @@ class Store:
     ) -> None:
         """Slots are about to go into those of other rows, several into one."""
 
+    def damage(self) -> list[Damage]:
+        """The files that came with the model and are not as they were written; a database has none."""
+        return []
+
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _editing(self, kind: str) -> AbstractContextManager[Edit]:
+        self._check_writable()
+        return self.ledger.editing(kind)
+
+    def _check_writable(self) -> None:
         if self.read_only:
             raise ReadOnlyError(f"{self.place} was opened for reading")
-        return self.ledger.editing(kind)
 
     def _check(self, ids: Ids) -> None:
         shards = {info.id: info for info in self.shards()}
