@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a test worker: two cores, two workers.
 test slow coverage: export OMP_NUM_THREADS := 1
 
-.PHONY: help install demo test slow coverage lint format types layers docs docs-check check clean
+.PHONY: help install demo test slow coverage lint format types layers docs docs-check proto check clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p; s/^\([a-z-]*\):  *## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,6 +69,10 @@ docs: $(INSTALLED) ## write what is generated in docs/ and README.md
 
 docs-check: $(INSTALLED) ## say what of it is out of date
 	$(BIN)/python scripts/generate_docs.py --check
+
+proto: $(INSTALLED) ## generate the daemon's messages from memory.proto
+	$(BIN)/python -m grpc_tools.protoc -I src --python_out src --pyi_out src --grpc_python_out src \
+	  src/mindset/store/daemon/memory.proto
 
 check: lint types layers docs-check test ## everything above, as CI does
 

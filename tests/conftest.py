@@ -19,7 +19,7 @@ import pytest
 # Before the first import of mindset: every signature of it is checked at each call, shapes included.
 jaxtyping.install_import_hook("mindset", "shape_check.checked")
 
-pytest_plugins = ["databases"]
+pytest_plugins = ["databases", "serving"]
 
 ROOT = Path(__file__).resolve().parent.parent
 USERS_HOME = os.environ.get("MINDSET_HOME")

@@ -8,7 +8,7 @@ import pytest
 
 from mindset.cli.app import COMMANDS
 
-HEAVY = ("torch", "transformers", "lightning", "numpy", "matplotlib")
+HEAVY = ("torch", "transformers", "lightning", "numpy", "matplotlib", "grpc")
 PROBE = """
 import json, runpy, sys
 sys.argv = ["mindset", *{arguments}]
@@ -37,7 +37,8 @@ def test_the_help_page_loads_not_even_click() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[name] for name in COMMANDS] + [["models", "get"], ["models", "list"], []]
+    "arguments",
+    [[name] for name in COMMANDS] + [["models", "get"], ["models", "list"], ["memory", "serve"], []],
 )
 def test_the_help_of_a_command_loads_nothing_heavy(arguments: list[str]) -> None:
     modules = modules_after('runpy.run_module("mindset", run_name="__main__")', *arguments, "-h")

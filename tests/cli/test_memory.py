@@ -149,3 +149,84 @@ def test_how_shards_are_searched_is_chosen_and_told(student: Path) -> None:
     empty = student / "empty.txt"
     empty.write_text("")
     assert "without tokens" in run("memory", "index", student, "--text", empty, code=2).stderr
+
+
+def test_what_is_read_is_counted_when_asked_for(student: Path) -> None:
+    run("generate", student, "Once upon a time", "--max-tokens", 8)
+    assert ask("memory", "stats", student)["counted_tokens"] == 0
+    run("generate", student, "Once upon a time", "--max-tokens", 8, "--count")
+    stats = ask("memory", "stats", student)
+    assert stats["counted_tokens"] == 16 + 7
+    assert sum(shard["hits"] for shard in stats["shards"]) == 2 * 4 * (16 + 7)
+    order = ask("memory", "search", student, "--sort", "hits", "--limit", 5)["slots"]
+    assert [slot["hits"] for slot in order] == sorted((slot["hits"] for slot in order), reverse=True)
+    rest = ask("memory", "search", student, "--sort", "hits", "--limit", 100, "--after", order[2]["id"])[
+        "slots"
+    ]
+    assert [slot["id"] for slot in rest[:2]] == [slot["id"] for slot in order[3:]]
+    assert len(rest) == 48 - 3
+    best = ask("memory", "search", student, "--sort", "influence", "--layer", 1, "--limit", 3)["slots"]
+    assert {slot["layer"] for slot in best} == {1}
+    assert ask("memory", "show", student, best[0]["id"])[0]["influence"] == best[0]["influence"]
+    newest = ask("memory", "search", student, "--sort", "created", "--limit", 30)["slots"]
+    more = ask("memory", "search", student, "--sort", "created", "--after", newest[-1]["id"])["slots"]
+    assert [slot["id"] for slot in [*newest, *more]] == [*range(48, 0, -1)][: 30 + len(more)]
+    assert "influence" in run("memory", "search", student, "--sort", "last").stdout
+
+
+def test_the_least_used_go_and_come_back(student: Path, teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("There was a fox who lived in a wood. " * 20)
+    message = run("memory", "evict", student, "--keep", 20, code=2).stderr
+    assert "nothing was counted" in message
+    run("eval", student, "--against", teacher, "--text", tmp_path / "text", "--count")
+    text = run("generate", student, "A fox", "--max-tokens", 8).stdout
+    shown = ask("memory", "evict", student, "--keep", 20, "--policy", "influence", "--dry-run")
+    assert shown["evicted"] == 8
+    assert [head["evicted"] for head in shown["heads"]] == [4, 4]
+    assert all(0 <= head["influence_share"] < 0.2 for head in shown["heads"])
+    assert "first to go" in run("memory", "evict", student, "--keep", 20, "--dry-run").stdout
+    assert ask("history", student) == []
+    run("memory", "pin", student, shown["first"][0]["id"])
+    assert (
+        "8 slots evicted by influence"
+        in run("memory", "evict", student, "--keep", 20, "--policy", "influence").stdout
+    )
+    assert ask("memory", "show", student, shown["first"][0]["id"])[0]["pinned"]
+    assert "nothing has to go" in run("memory", "evict", student, "--keep", 20).stdout
+    assert ask("memory", "evict", student, "--keep", 20) is None
+    run("memory", "evict", student, "--budget", "3kB", "--policy", "random", "--young", "7d")
+    run("undo", student, 3)
+    assert run("generate", student, "A fox", "--max-tokens", 8).stdout == text
+    assert ask("memory", "verify", student)["wrong"] == []
+
+
+def test_slots_that_are_near_become_one(student: Path) -> None:
+    shown = ask("memory", "merge", student, "--within", 1, "--most", 3, "--dry-run")
+    assert len(shown["groups"]) == 3
+    assert not shown["counted"]
+    assert "would become 3" in run("memory", "merge", student, "--within", 1, "--most", 3, "--dry-run").stdout
+    assert "merged into 3" in run("memory", "merge", student, "--within", 1, "--most", 3).stdout
+    assert ask("memory", "search", student, "merged")["total"] == 3
+    assert "nothing is to be merged" in run("memory", "merge", student, "--within", 0).stdout
+    assert ask("memory", "merge", student, "--within", 0) is None
+    run("undo", student)
+    assert "nothing was counted" in run("memory", "merge", student, "--co-read", code=2).stderr
+    run("generate", student, "Once upon a time", "--count")
+    run("memory", "merge", student, "--co-read", "--often", 0.01, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["memory", "evict", "{}"], "how much is to go"),
+        (["memory", "evict", "{}", "--keep", 1, "--remove", 1], "how much is to go"),
+        (["memory", "evict", "{}", "--budget", "much"], "is no size"),
+        (["memory", "evict", "{}", "--keep", 1, "--young", "old"], "neither a number of tokens nor a time"),
+        (["generate", "TEACHER", "A fox", "--count"], "no memory whose reads"),
+    ],
+)
+def test_what_cannot_be_meant_of_counting(
+    student: Path, teacher: Path, arguments: list[object], sentence: str
+) -> None:
+    given = [str(one).format(student).replace("TEACHER", str(teacher)) for one in arguments]
+    assert sentence in " ".join(run(*given, code=2).stderr.split())

@@ -23,7 +23,7 @@ def test_what_is_counted_is_what_was_read(
     path = tmp_path_factory.mktemp("counters") / "x"
     counters = Counters(path)
     for step, rows in enumerate(steps, start=1):
-        counters.add(Reads.of(np.array(rows, np.int64), np.array(rows, float) / 7), step, decay)
+        counters.add(Reads.of(np.array(rows, np.int64), np.array(rows, float) / 7, step, decay), step, decay)
     now, found = len(steps), Counters(path, read_only=True).read(50)
     for row in range(50):
         times = [step for step, rows in enumerate(steps, start=1) for one in rows if one == row]
@@ -38,16 +38,16 @@ def test_a_reader_sees_what_a_writer_counts_and_what_grew(tmp_path: Path) -> Non
     writer, reader = Counters(tmp_path / "x"), Counters(tmp_path / "x", read_only=True)
     assert reader.read(3)["hits"].tolist() == [0, 0, 0]
     for row in (1, 20_000, 100_000):
-        writer.add(Reads.of(np.array([row]), np.ones(1)), 1, 0.0)
+        writer.add(Reads.of(np.array([row]), np.ones(1), 1, 0.0), 1, 0.0)
         assert reader.read(row + 1)["hits"][row] == 1
     assert reader.read(200_000)["hits"].sum() == 3
     with pytest.raises(ReadOnlyError):
-        reader.add(Reads.of(np.array([1]), np.ones(1)), 1, 0.0)
+        reader.add(Reads.of(np.array([1]), np.ones(1), 1, 0.0), 1, 0.0)
 
 
 def test_new_slots_start_anew_and_heirs_do_not(tmp_path: Path) -> None:
     counters = Counters(tmp_path / "x")
-    counters.add(Reads.of(np.array([1, 1, 2]), np.ones(3)), 5, 0.1)
+    counters.add(Reads.of(np.array([1, 1, 2]), np.ones(3), 5, 0.1), 5, 0.1)
     counters.inherit(np.array([1]), np.array([7]))
     counters.reset(np.array([1]), step=6, decay=0.1)
     found = counters.read(8)
@@ -60,5 +60,5 @@ def test_a_file_that_is_of_no_use_is_begun_anew(tmp_path: Path, content: bytes) 
     (tmp_path / "x").write_bytes(content)
     counters = Counters(tmp_path / "x")
     assert counters.read(2)["hits"].tolist() == [0, 0]
-    counters.add(Reads.of(np.array([1]), np.ones(1)), 1, 0.0)
+    counters.add(Reads.of(np.array([1]), np.ones(1), 1, 0.0), 1, 0.0)
     assert counters.read(2)["hits"].tolist() == [0, 1]

@@ -91,7 +91,7 @@ def test_readers_change_nothing_and_writers_wait(folder: Path) -> None:
         script = (
             "import sys; from pathlib import Path; from mindset.journal import folder_lock as f; "
             "import mindset.store.memory as m; from mindset.errors import BusyError\n"
-            "m.writing_in = lambda p: f.writing_in(p, 0.1)\n"
+            "m.writing_in = lambda p, _: f.writing_in(p, 0.1)\n"
             "try: m.Memory(Path(sys.argv[1]))\n"
             "except BusyError as e: print(e)"
         )

@@ -18,6 +18,7 @@ import pytest
 from mindset.errors import DiskFullError, FormatError, ReadOnlyError
 from mindset.store import BankRecord, MemoryDir, Rows, ShardRecord
 from mindset.store.edit import NewShard
+from mindset.store.interface import SlotStore
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import NewSlot
 
@@ -52,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def same(store: SlabStore, ids: np.ndarray, wanted: dict[str, np.ndarray]) -> bool:
+def same(store: SlotStore, ids: np.ndarray, wanted: dict[str, np.ndarray]) -> bool:
     found = store.fetch(ids, list(wanted))
     return all(np.array_equal(found[field], wanted[field]) for field in wanted)
 

@@ -1,4 +1,4 @@
-"""One suite for every store: slabs, SQLite, PostgreSQL."""
+"""One suite for every store: slabs, SQLite, PostgreSQL, and a daemon's client."""
 
 from __future__ import annotations
 
@@ -14,42 +14,49 @@ from store.test_slab_store import arrays, make_memory, same
 from mindset.errors import MissingError, ReadOnlyError, UsageError
 from mindset.store import MemoryDir
 from mindset.store.edit import NewShard
+from mindset.store.interface import SlotStore
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, NewSlot
 from mindset.store.sql_store import SqlStore
-from mindset.store.store import Store
 
-Opener = Callable[..., Store]
+Opener = Callable[..., SlotStore]
 
 
-@pytest.fixture(params=["slab", "sqlite", "postgresql"])
+@pytest.fixture(params=["slab", "sqlite", "postgresql", "daemon"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same memory again and again."""
     folder = make_memory(tmp_path / "memory")
-    opened: list[Store] = []
+    opened: list[SlotStore] = []
 
-    def keep(store: Store) -> Store:
+    def keep(store: SlotStore) -> SlotStore:
         opened.append(store)
         return store
 
     if request.param == "slab":
         yield lambda **options: keep(SlabStore(folder, **options))
+    elif request.param == "daemon":
+        pytest.importorskip("grpc", reason="no daemon: the extra `serve` (grpcio) is missing")
+        from mindset.store.daemon.remote_store import RemoteStore
+        from mindset.store.daemon.server import serving
+
+        with serving(tmp_path) as url:
+            yield lambda **options: keep(RemoteStore(url, **options))
     else:
-        url: sa.URL = (
+        database: sa.URL = (
             sa.make_url(f"sqlite:///{tmp_path}/x.sqlite")
             if request.param == "sqlite"
             else request.getfixturevalue("postgresql_database")
         )
-        with SqlStore(url) as store:
+        with SqlStore(database) as store:
             store.copy_from(MemoryDir.open(folder))
-        yield lambda **options: keep(SqlStore(url, **options))
+        yield lambda **options: keep(SqlStore(database, **options))
     for store in opened:
         store.close()
 
 
 def test_what_came_with_the_model_is_there(opener: Opener) -> None:
     store = opener()
-    assert store.ledger.count() == 6 + 10
+    assert store.count() == 6 + 10
     assert store.live(1, "base").heads.tolist() == [0] * 5 + [1] * 5
     assert same(store, store.live(0, "base").ids, arrays(6, seed=9))
     assert store.verify() == []
@@ -66,22 +73,22 @@ def test_slots_are_put_in_changed_and_taken_out_and_back(opener: Opener) -> None
     gone = store.delete(ids[1:])
     with pytest.raises(MissingError):
         store.fetch(ids[1:], ["key"])
-    store.ledger.turn(gone, False)
+    store.turn(gone, False)
     assert same(store, ids[1:], {"key": arrays(2, 1)["key"][1:]})
-    store.ledger.turn(moved + 1, False)
-    store.ledger.turn(moved, False)
+    store.turn(moved + 1, False)
+    store.turn(moved, False)
     assert same(store, ids, arrays(2, 1))
-    store.ledger.turn(first, False)
-    assert store.ledger.count() == 16
+    store.turn(first, False)
+    assert store.count() == 16
     assert store.verify() == []
-    assert opener(read_only=True).ledger.count() == 16
+    assert opener(read_only=True).count() == 16
 
 
 def test_rows_are_used_again_and_hold_what_was_written_last(opener: Opener) -> None:
     store = opener()
     _, ids = store.insert(0, "base", [NewSlot()] * 4, arrays(4, 1))
     old = {record.row for record in store.records(ids)}
-    store.ledger.forget(store.delete(ids))
+    store.forget(store.delete(ids))
     _, ids = store.insert(0, "base", [NewSlot()] * 4, arrays(4, 2))
     assert {record.row for record in store.records(ids)} == old
     assert same(store, ids, arrays(4, 2))
@@ -116,7 +123,7 @@ def test_a_reader_sees_every_commit_and_writes_nothing(opener: Opener) -> None:
     ):
         with pytest.raises(ReadOnlyError):
             forbidden()
-    assert reader.ledger.count() == store.ledger.count() == 17
+    assert reader.count() == store.count() == 17
 
 
 NEW = NewShard(0, "facts", "mirror", 1, "relu", False, {"key": {"dtype": "float32", "d": 4}})
@@ -139,7 +146,7 @@ def test_what_does_not_fit_leaves_nothing(
     top = store.shard(0, "base").top
     with pytest.raises(UsageError, match=message):
         store.insert(0, "base", [NewSlot()], given())
-    assert store.ledger.count() == 16
+    assert store.count() == 16
     assert store.shard(0, "base").top == top
 
 

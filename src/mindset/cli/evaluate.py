@@ -34,10 +34,17 @@ TEXT_COLUMNS = {
     metavar="FILE",
     help="Text to score; repeat for several.",
 )
+@options.count_option
 @options.runtime_options
 @options.json_option
 def evaluate(
-    folder: Path, against: str | None, texts: tuple[Path, ...], runtime: Runtime, as_json: bool
+    *,
+    folder: Path,
+    against: str | None,
+    texts: tuple[Path, ...],
+    count: bool,
+    runtime: Runtime,
+    as_json: bool,
 ) -> None:
     """Measure a model against its teacher: bits per byte, KL, agreement, fvu, slot use, speed, sizes.
 
@@ -58,6 +65,7 @@ def evaluate(
             dtype=runtime.torch_dtype,
             device=runtime.device,
             seed=runtime.seed,
+            count=count,
         )
     if as_json:
         render.print_json(result.to_json())

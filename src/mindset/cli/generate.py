@@ -23,10 +23,18 @@ __all__ = ["generate"]
     metavar="T",
     help="0 takes the likeliest token.  [0]",
 )
+@options.count_option
 @options.runtime_options
 @options.json_option
 def generate(
-    *, model: str, prompt: str, max_tokens: int, temperature: float, runtime: Runtime, as_json: bool
+    *,
+    model: str,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    count: bool,
+    runtime: Runtime,
+    as_json: bool,
 ) -> None:
     """Continue PROMPT as raw text, token by token.
 
@@ -45,6 +53,7 @@ def generate(
             seed=runtime.seed,
             dtype=runtime.torch_dtype,
             device=runtime.device,
+            count=count,
         )
         if as_json:
             render.print_json({"prompt": prompt, "text": "".join(pieces)})

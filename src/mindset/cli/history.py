@@ -22,34 +22,34 @@ COUNT = click.argument("count", metavar="[N]", type=click.IntRange(min=1), defau
 
 
 @click.command(cls=failures.Command, short_help="List what was done to a model folder.")
-@options.model_folder
+@options.memory_place
 @options.json_option
-def history(folder: Path, as_json: bool) -> None:
+def history(place: Path | str, as_json: bool) -> None:
     """List what was done to a model folder, newest first.
 
     \b
     Example:
       mindset history smol
     """
-    from mindset.store.memory import Memory
+    from mindset.store.place import open_memory
 
-    with Memory(folder, read_only=True) as opened:
-        entries = opened.journal.entries[::-1]
+    with open_memory(place, read_only=True) as opened:
+        entries = opened.history()[::-1]
     if as_json:
         render.print_json([asdict(entry) for entry in entries])
         return
     if not entries:
-        render.say(f"nothing was done to {folder} since it was saved")
+        render.say(f"nothing was done to {place} since it was saved")
         return
     columns = {"when": "left", "who": "left", "state": "left", "what": "left"}
     render.print_table(columns, ((e.when[:19].replace("T", " "), e.who, e.state, e.title) for e in entries))
 
 
 @click.command(cls=failures.Command, short_help="Take back the last changes of a model folder.")
-@options.model_folder
+@options.memory_place
 @COUNT
 @options.json_option
-def undo(folder: Path, count: int, as_json: bool) -> None:
+def undo(place: Path | str, count: int, as_json: bool) -> None:
     """Take back the last N changes of a model folder.
 
     \b
@@ -57,35 +57,35 @@ def undo(folder: Path, count: int, as_json: bool) -> None:
       mindset undo smol
       mindset undo smol 3
     """
-    from mindset.store.memory import Memory
+    from mindset.store.place import open_memory
 
-    with Memory(folder) as opened:
+    with open_memory(place) as opened:
         _tell(opened.undo(count), "undone", as_json)
 
 
 @click.command(cls=failures.Command, short_help="Make changes again that were taken back.")
-@options.model_folder
+@options.memory_place
 @COUNT
 @options.json_option
-def redo(folder: Path, count: int, as_json: bool) -> None:
+def redo(place: Path | str, count: int, as_json: bool) -> None:
     """Make N changes again that were taken back.
 
     \b
     Example:
       mindset redo smol
     """
-    from mindset.store.memory import Memory
+    from mindset.store.place import open_memory
 
-    with Memory(folder) as opened:
+    with open_memory(place) as opened:
         _tell(opened.redo(count), "done again", as_json)
 
 
 @click.command(cls=failures.Command, short_help="Name the state of a model folder, to come back to.")
-@options.model_folder
+@options.memory_place
 @click.argument("name", required=False)
 @click.option("--drop", is_flag=True, help="Let go of the name instead.")
 @options.json_option
-def snapshot(folder: Path, name: str | None, drop: bool, as_json: bool) -> None:
+def snapshot(place: Path | str, name: str | None, drop: bool, as_json: bool) -> None:
     """Name the state of a model folder, to come back to; without NAME, list the names.
 
     Nothing is copied: what was changed since is kept by the history. A snapshot that was undone past is gone once
@@ -97,27 +97,27 @@ def snapshot(folder: Path, name: str | None, drop: bool, as_json: bool) -> None:
       mindset snapshot smol
     """
     from mindset.errors import UsageError
-    from mindset.store.memory import Memory
+    from mindset.store.place import open_memory
 
     if name is None and drop:
         raise UsageError("say which snapshot to drop")
-    with Memory(folder, read_only=name is None) as opened:
+    with open_memory(place, read_only=name is None) as opened:
         if name is not None:
-            (opened.journal.unsnapshot if drop else opened.journal.snapshot)(name)
-        states = {one: len(opened.journal.until(one)) for one in opened.journal.snapshots}
+            (opened.unsnapshot if drop else opened.snapshot)(name)
+        states = opened.snapshots()
     if as_json:
         render.print_json([{"name": one, "changes": changes} for one, changes in states.items()])
     elif name is not None:
-        render.say(f"{name} dropped" if drop else f"{name}; back to it with: mindset restore {folder} {name}")
+        render.say(f"{name} dropped" if drop else f"{name}; back to it with: mindset restore {place} {name}")
     else:
         render.print_table({"snapshot": "left", "changes": "right"}, states.items())
 
 
 @click.command(cls=failures.Command, short_help="Go back to a snapshot of a model folder.")
-@options.model_folder
+@options.memory_place
 @click.argument("name")
 @options.json_option
-def restore(folder: Path, name: str, as_json: bool) -> None:
+def restore(place: Path | str, name: str, as_json: bool) -> None:
     """Go back to a snapshot of a model folder, or forward to it.
 
     Later changes are undone, not lost: `mindset redo` makes them again.
@@ -126,22 +126,21 @@ def restore(folder: Path, name: str, as_json: bool) -> None:
     Example:
       mindset restore smol before-cleaning
     """
-    from mindset.store.memory import Memory
+    from mindset.store.place import open_memory
 
-    with Memory(folder) as opened:
-        forward = len(opened.journal.until(name)) > len(opened.journal.done)
+    with open_memory(place) as opened:
         turned = opened.restore(name)
     if not turned and not as_json:
-        render.say(f"{folder} is at {name} already")
-    _tell(turned, "done again" if forward else "undone", as_json)
+        render.say(f"{place} is at {name} already")
+    _tell(turned, "done again" if turned and turned[0].state == "done" else "undone", as_json)
 
 
 @click.command(cls=failures.Command, short_help="Show what differs between two states of a model folder.")
-@options.model_folder
+@options.memory_place
 @click.argument("before", required=False)
 @click.argument("after", required=False)
 @options.json_option
-def diff(folder: Path, before: str | None, after: str | None, as_json: bool) -> None:
+def diff(place: Path | str, before: str | None, after: str | None, as_json: bool) -> None:
     """Show what differs between two snapshots, slot by slot.
 
     Without AFTER: from BEFORE to now. Without both: from the state in which the model was saved.
@@ -150,9 +149,9 @@ def diff(folder: Path, before: str | None, after: str | None, as_json: bool) -> 
     Example:
       mindset diff smol before-cleaning
     """
-    from mindset.store.memory import Memory
+    from mindset.store.place import open_memory
 
-    with Memory(folder, read_only=True) as opened:
+    with open_memory(place, read_only=True) as opened:
         found = opened.diff(before, after)
     if as_json:
         render.print_json(asdict(found))

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mindset.cli import failures, memory_index, options, render
+from mindset.cli import failures, memory_index, options, render, serve
+from mindset.cli.memory_evict import evict
+from mindset.cli.memory_merge import merge
+from mindset.cli.opened_memory import counted, counting_store, reading, tell, writing
 
 if TYPE_CHECKING:
-    from mindset.store.memory import Memory
     from mindset.store.slots import SlotRecord
 
 __all__ = ["memory"]
@@ -45,7 +47,7 @@ def memory() -> None:
     """Look through the memory of a model folder, and change it.
 
     Slots are named by numbers that are never used again. Every change is in `mindset history DIR` and goes back with
-    `mindset undo DIR`.
+    `mindset undo DIR`. A memory that a daemon serves is named by its URL in place of DIR: unix:PATH or grpc://HOST:PORT.
 
     \b
     Example:
@@ -55,43 +57,54 @@ def memory() -> None:
     """
 
 
+memory.add_command(serve.serve, "serve")
+memory.add_command(serve.check, "check")
+
+
 @memory.command("stats")
-@options.model_folder
+@options.memory_place
 @options.json_option
-def stats(folder: Path, as_json: bool) -> None:
+def stats(place: Path | str, as_json: bool) -> None:
     """Count slots, by layer and shard.
 
     \b
     Example:
       mindset memory stats smol
     """
-    from mindset.store.scan import counts
+    from mindset.store.ranked import shard_use
 
-    with _reading(folder) as opened:
-        found = counts(opened.store.ledger)
-        edits = len(opened.journal.done)
-        searched = memory_index.searched_by(opened.store)
+    with reading(place) as opened:
+        found = opened.store.counts()
+        edits = sum(entry.state == "done" for entry in opened.history())
+        store = counting_store(opened)
+        used = [None if store is None else shard_use(store, one) for one in found]
+        searched = {} if store is None else memory_index.searched_by(store)
+        tokens = 0 if store is None or store.usage.stamp is None else store.usage.stamp[0]
     if as_json:
-        shown = [asdict(one) | {"search": searched[one.shard.layer, one.shard.name]} for one in found]
-        render.print_json({"shards": shown, "edits": edits})
+        shards = [
+            asdict(one)
+            | ({} if use is None else asdict(use) | {"search": searched[one.shard.layer, one.shard.name]})
+            for one, use in zip(found, used, strict=True)
+        ]
+        render.print_json({"shards": shards, "edits": edits, "counted_tokens": tokens})
         return
     columns = {"layer": "right", "shard": "left", "kind": "left", "heads": "right", "rule": "left", "slots": "right",
-               "pinned": "right", "mounted": "left"}  # fmt: skip
+               "pinned": "right", "mounted": "left", "hits": "right", "unread": "right"}  # fmt: skip
     render.print_table(
         columns,
         (
             (s.shard.layer, s.shard.name, s.shard.kind, s.shard.heads, s.shard.rule, f"{s.slots:,}", s.pinned,
-             "yes" if s.shard.mounted else "no")
-            for s in found
+             "yes" if s.shard.mounted else "no", *(("-", "-") if use is None else (f"{use.hits:,}", f"{use.unread:,}")))
+            for s, use in zip(found, used, strict=True)
         ),
     )  # fmt: skip
-    render.say(f"\n{sum(one.slots for one in found):,} slots, {edits} edits")
+    render.say(f"\n{sum(one.slots for one in found):,} slots, {edits} edits, {tokens:,} tokens counted")
     for line in memory_index.search_lines(searched):
         render.say(line)
 
 
 @memory.command("search")
-@options.model_folder
+@options.memory_place
 @click.argument("text", required=False)
 @filters
 @click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="Slots on a page.  [20]")
@@ -99,13 +112,21 @@ def stats(folder: Path, as_json: bool) -> None:
     "--after", type=click.IntRange(min=1), default=None, metavar="SLOT", help="Go on after this slot."
 )
 @click.option("--newest", is_flag=True, help="Newest first.")
+@click.option(
+    "--sort",
+    type=click.Choice(["hits", "last", "influence", "created"]),
+    metavar="NAME",
+    help="hits, last, influence or created, the most first.",
+)
 @options.json_option
 def search(
-    folder: Path, text: str | None, limit: int, after: int | None, newest: bool, as_json: bool, **where: Any
-) -> None:
+    *, place: Path | str, text: str | None, limit: int, after: int | None, newest: bool, sort: str | None,
+    as_json: bool, **where: Any,
+) -> None:  # fmt: skip
     """Find slots by words and filters.
 
-    Words are looked for in the label, the tags and the source.
+    Words are looked for in the label, the tags and the source. hits, last read (as the number of a token) and influence
+    are there once reads were counted: `mindset generate --count`, `mindset eval --count`.
 
     TEXT is what a search box takes: words that all occur, "a phrase", -without, this OR that, begin*.
 
@@ -113,46 +134,59 @@ def search(
     Example:
       mindset memory search smol "eiffel tower" --limit 5
       mindset memory search smol --layer 4 --pinned
+      mindset memory search smol --sort influence
     """
-    from mindset.store.scan import Where, count, scan
+    from mindset.errors import UsageError
+    from mindset.store.ranked import ranked
+    from mindset.store.scan import Where
 
     wanted = Where(text=text, **where)
-    with _reading(folder) as opened:
-        found = scan(opened.store.ledger, wanted, limit=limit, after=after or 0, newest=newest)
-        total = count(opened.store.ledger, wanted, at_most=COUNTED + 1)
+    with reading(place) as opened:
+        if sort is None:
+            found = opened.store.scan(wanted, limit=limit, after=after or 0, newest=newest)
+        elif (store := counting_store(opened)) is None:
+            raise UsageError("a daemon counts no reads; sort in the folder that it serves")
+        else:
+            found = ranked(store, wanted, sort, limit=limit, after=after or 0)
+        total = opened.store.count(wanted, at_most=COUNTED + 1)
+        used = counted(opened, found)
     whole = total <= COUNTED
     total = min(total, COUNTED)
     if as_json:
-        render.print_json({"total": total, "whole": whole, "slots": [asdict(record) for record in found]})
+        slots = [asdict(record) | use for record, use in zip(found, used, strict=True)]
+        render.print_json({"total": total, "whole": whole, "slots": slots})
         return
-    _print_records(found)
+    _print_records(found, used)
     more = f"; more with --after {found[-1].id}" if len(found) == limit else ""
     render.say(f"\n{len(found)} of {'' if whole else 'more than '}{total:,} slots{more}")
 
 
 @memory.command("show")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @options.json_option
-def show(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
+def show(place: Path | str, slots: tuple[int, ...], as_json: bool) -> None:
     """Show all that is known of slots, and what they cite.
 
     \b
     Example:
       mindset memory show smol 1203
     """
-    with _reading(folder) as opened:
+    with reading(place) as opened:
         records = opened.store.records(list(slots))
-        cited = {r.cites.source: opened.store.ledger.source(r.cites.source) for r in records if r.cites}
+        cited = {r.cites.source: opened.store.source(r.cites.source) for r in records if r.cites}
+        used = counted(opened, records)
     shown = []
-    for record in records:
+    for record, use in zip(records, used, strict=True):
         source = None if record.cites is None else cited[record.cites.source]
         quote = (
             None
             if source is None or record.cites is None
             else source.text[record.cites.start : record.cites.stop]
         )
-        shown.append(asdict(record) | {"source": None if source is None else source.name, "quote": quote})
+        shown.append(
+            asdict(record) | use | {"source": None if source is None else source.name, "quote": quote}
+        )
     if as_json:
         render.print_json(shown)
         return
@@ -163,29 +197,29 @@ def show(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
 
 
 @memory.command("rm")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @options.json_option
-def rm(folder: Path, slots: tuple[int, ...], as_json: bool) -> None:
+def rm(place: Path | str, slots: tuple[int, ...], as_json: bool) -> None:
     """Take slots out.
 
     \b
     Example:
       mindset memory rm smol 1203 1204
     """
-    with _writing(folder) as opened:
+    with writing(place) as opened:
         opened.delete(list(slots))
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("edit")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @click.option("--label", metavar="TEXT", help="What people call it.")
 @click.option("--weight", type=float, metavar="X", help="Multiplies what it adds; 0 suppresses it.")
 @options.json_option
 def edit(
-    folder: Path, slots: tuple[int, ...], label: str | None, weight: float | None, as_json: bool
+    place: Path | str, slots: tuple[int, ...], label: str | None, weight: float | None, as_json: bool
 ) -> None:
     """Give slots another label or weight.
 
@@ -199,17 +233,17 @@ def edit(
     change = Change(label=label, weight=weight)
     if not change.given():
         raise UsageError("nothing to change: give --label or --weight")
-    with _writing(folder) as opened:
+    with writing(place) as opened:
         opened.change(list(slots), change)
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("pin")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @click.option("--off", is_flag=True, help="Let them go again.")
 @options.json_option
-def pin(folder: Path, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
+def pin(place: Path | str, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
     """Keep slots from ever being evicted.
 
     \b
@@ -218,17 +252,17 @@ def pin(folder: Path, slots: tuple[int, ...], off: bool, as_json: bool) -> None:
     """
     from mindset.store.slots import Change
 
-    with _writing(folder) as opened:
+    with writing(place) as opened:
         opened.change(list(slots), Change(pinned=not off))
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("tag")
-@options.model_folder
+@options.memory_place
 @SLOTS
 @click.option("--set", "tags", multiple=True, metavar="TAG", help="The tags they have from now on; repeat.")
 @options.json_option
-def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bool) -> None:
+def tag(place: Path | str, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bool) -> None:
     """Give slots tags to find them by.
 
     Without --set, takes all tags away.
@@ -239,17 +273,17 @@ def tag(folder: Path, slots: tuple[int, ...], tags: tuple[str, ...], as_json: bo
     """
     from mindset.store.slots import Change
 
-    with _writing(folder) as opened:
+    with writing(place) as opened:
         opened.change(list(slots), Change(tags=tags))
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("export")
-@options.model_folder
+@options.memory_place
 @options.out_option
 @filters
 @options.json_option
-def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
+def export(place: Path | str, out: Path, as_json: bool, **where: Any) -> None:
     """Write slots to a folder of safetensors and JSON lines.
 
     Without filters all of them. `mindset memory import` takes them in, in this or in another model of the same shape.
@@ -261,7 +295,7 @@ def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
     from mindset.store.portable import export_slots
     from mindset.store.scan import Where
 
-    with _reading(folder) as opened:
+    with reading(place) as opened:
         count = export_slots(opened.store, Where(**where), out)
     if as_json:
         render.print_json({"slots": count, "out": str(out)})
@@ -270,10 +304,10 @@ def export(folder: Path, out: Path, as_json: bool, **where: Any) -> None:
 
 
 @memory.command("import")
-@options.model_folder
+@options.memory_place
 @click.argument("source", metavar="EXPORT", type=click.Path(path_type=Path))
 @options.json_option
-def import_(folder: Path, source: Path, as_json: bool) -> None:
+def import_(place: Path | str, source: Path, as_json: bool) -> None:
     """Put in slots that were exported.
 
     They get numbers of their own; labels, tags, pins, weights, dates and sources are kept.
@@ -282,16 +316,16 @@ def import_(folder: Path, source: Path, as_json: bool) -> None:
     Example:
       mindset memory import smol geography
     """
-    with _writing(folder) as opened:
+    with writing(place) as opened:
         opened.take_in(source)
-        _tell(opened, as_json)
+        tell(opened, as_json)
 
 
 @memory.command("verify")
-@options.model_folder
+@options.memory_place
 @options.json_option
 @click.pass_context
-def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
+def verify(ctx: click.Context, place: Path | str, as_json: bool) -> None:
     """Compare every byte with its checksum.
 
     Exit code 1 where one is wrong.
@@ -300,9 +334,9 @@ def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
     Example:
       mindset memory verify smol
     """
-    with _reading(folder) as opened:
-        files, slots = opened.store.memory.verify(), opened.store.verify()
-        checked = opened.store.ledger.count()
+    with reading(place) as opened:
+        files, slots = opened.store.damage(), opened.store.verify()
+        checked = opened.store.count()
     if as_json:
         render.print_json(
             {"slots": checked, "files": [asdict(f) for f in files], "wrong": [asdict(s) for s in slots]}
@@ -320,10 +354,10 @@ def verify(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
 
 @memory.command("sql")
-@options.model_folder
+@options.memory_place
 @click.argument("statement")
 @options.json_option
-def sql(folder: Path, statement: str, as_json: bool) -> None:
+def sql(place: Path | str, statement: str, as_json: bool) -> None:
     """Ask the records a question in SQL.
 
     The tables are described in docs/schema.md.
@@ -332,9 +366,15 @@ def sql(folder: Path, statement: str, as_json: bool) -> None:
     Example:
       mindset memory sql smol "select shard, count(*) from slots where alive = 1 group by shard"
     """
+    from mindset.errors import UsageError
+    from mindset.store.memory import Memory
     from mindset.store.scan import ask
 
-    with _reading(folder) as opened:
+    if not isinstance(place, Path):
+        raise UsageError(
+            "a daemon answers no SQL; give the folder that it serves, which may be read beside it"
+        )
+    with Memory(place, read_only=True) as opened:
         answer = ask(opened.store.ledger, statement)
     if as_json:
         render.print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
@@ -342,29 +382,9 @@ def sql(folder: Path, statement: str, as_json: bool) -> None:
     render.print_table(dict.fromkeys(answer.columns, "left"), answer.rows)
 
 
-def _reading(folder: Path) -> Memory:
-    from mindset.store.memory import Memory
-
-    return Memory(folder, read_only=True)
-
-
-def _writing(folder: Path) -> Memory:
-    from mindset.store.memory import Memory
-
-    return Memory(folder)
-
-
-def _tell(opened: Memory, as_json: bool) -> None:
-    entry = opened.journal.done[-1]
-    if as_json:
-        render.print_json(asdict(entry))
-    else:
-        render.say(f"{entry.title}; back with: mindset undo {opened.folder}")
-
-
-def _print_records(records: list[SlotRecord]) -> None:
+def _print_records(records: list[SlotRecord], used: list[dict[str, Any]]) -> None:
     columns = {"slot": "right", "layer": "right", "shard": "left", "head": "right", "label": "left", "tags": "left",
-               "weight": "right", "": "left"}  # fmt: skip
+               "weight": "right", "hits": "right", "last": "right", "influence": "right", "": "left"}  # fmt: skip
     render.print_table(
         columns,
         (
@@ -376,15 +396,18 @@ def _print_records(records: list[SlotRecord]) -> None:
                 r.label,
                 " ".join(r.tags),
                 f"{r.weight:g}",
+                *((f"{use['hits']:,}", f"{use['last']:,}", f"{use['influence']:.4g}") if use else ("-",) * 3),
                 "pinned" if r.pinned else "",
             )
-            for r in records
+            for r, use in zip(records, used, strict=True)
         ),
     )
 
 
+memory.add_command(evict)
+memory.add_command(merge)
+memory.add_command(memory_index.index)
+
+
 def _cell(value: object) -> object:
     return " ".join(map(str, value)) if isinstance(value, tuple) else "-" if value is None else value
-
-
-memory.add_command(memory_index.index)

@@ -22,7 +22,9 @@ __all__ = [
     "PROPOSE",
     "SKIP",
     "K",
+    "count_option",
     "json_option",
+    "memory_place",
     "model_folder",
     "out_option",
     "runtime_options",
@@ -102,9 +104,31 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
 
 
+def count_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--count`."""
+    return click.option("--count", is_flag=True, help="Count which slots are read, in the folder.")(command)
+
+
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--out`."""
     return click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write.")(command)
+
+
+class MemoryPlace(click.ParamType[Path | str]):
+    """A folder, or a daemon's URL, which is no path."""
+
+    name = "DIR|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """A URL stays text."""
+        from mindset.store.daemon.address import is_url
+
+        return str(value) if is_url(str(value)) else Path(value)
+
+
+def memory_place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument of commands that work on a memory, beside us or at a daemon's URL."""
+    return click.argument("place", metavar="DIR|URL", type=MemoryPlace())(command)
 
 
 def model_folder(command: Callable[..., Any]) -> Callable[..., Any]:

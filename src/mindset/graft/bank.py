@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from mindset.errors import BankSizeError, UsageError
 from mindset.graft.one_token import OneTokenReader, Rows
 from mindset.graft.propose import ProposerSpec, Proxy
+from mindset.graft.read_log import ReadLog
 from mindset.graft.recording import Read, Recorder
 from mindset.graft.shard import Shard
 
@@ -58,6 +59,7 @@ class Bank(nn.Module):
         self.recorder: Recorder | None = None
         self.muted = False
         self.counter: Tensor | None = None
+        self.reads: ReadLog | None = None
         self.call: Literal["plain", "residual"] = "plain"
         self.k = k
 
@@ -109,9 +111,11 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def _count(self, read: Float[Tensor, "tokens slots"]) -> None:
-        """Add to `counter [n_heads * n_slots]`, where one is set, how many tokens read each slot."""
+        """Add to `counter [n_heads * n_slots]`, where one is set, how many tokens read each slot; tell `reads`."""
         if self.counter is not None:
             self.counter += (read != 0).sum(0)
+        if self.reads is not None:
+            self.reads.many(read, all_read=self.k is None)
 
     def _tell(self, x: Tensor, weights: Tensor, output: Tensor) -> None:
         if self.recorder is not None:
@@ -195,7 +199,7 @@ class MirrorBank(Bank):
             return None
         if self.named_by is not None:
             return None
-        return self._one_token.read(x, spec, k, self._rows)
+        return self._one_token.read(x, spec, k, self._rows, self.reads)
 
     def read(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         few = x.shape[0] <= self.gather_limit and self.recorder is None and not self.training
@@ -244,14 +248,21 @@ class MirrorBank(Bank):
 
     def read_gathered(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """Fetch modulators and values of candidates only."""
+        slots, weights = self._chosen(x)
+        if self.reads is not None:
+            self.reads.few(slots, weights)
+        return self._sum_values(slots, weights)
+
+    def _chosen(self, x: Float[Tensor, "tokens d_model"]) -> tuple[Tensor, Tensor]:
+        """The slots of the k `[tokens, k]` and their weights."""
         k, norms = self.effective_k(), self._norms()
         if self.propose.kind == "all":
             weights = _join([shard.weights(x) for shard in self._shards()])
             slots = (weights.detach().abs() * norms).topk(k, dim=-1, sorted=False).indices
-            return self._sum_values(slots, weights.gather(-1, slots))
+            return slots, weights.gather(-1, slots)
         candidates, weights = self._rescored(x)
         best = (weights.detach().abs() * norms[candidates]).topk(k, dim=-1, sorted=False).indices
-        return self._sum_values(candidates.gather(-1, best), weights.gather(-1, best))
+        return candidates.gather(-1, best), weights.gather(-1, best)
 
     def _rows(self) -> Rows:
         shard, norms = self._shards()[0], self._norms()

@@ -19,12 +19,14 @@ from operator import is_
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mindset.graft.one_token_block import FIELDS, KINDS, rule_of
 from mindset.graft.propose import ProposerSpec
+from mindset.graft.read_log import ReadLog
 from mindset.graft.torch_threads import Team, team
 
 __all__ = ["OneTokenReader", "Rows", "has_kernels"]
@@ -33,8 +35,8 @@ _DTYPES = (torch.float32, torch.float64)
 _WORTH_A_TEAM = 1 << 20
 """Bytes of rows below which one thread is as fast as several."""
 _Block = ctypes.c_int64 * len(FIELDS)
-_THREADS, _N_SLOTS, _X, _OUT, _FLOATS, _NUMBERS = (
-    FIELDS.index(name) for name in ("threads", "n_slots", "x", "out", "floats", "numbers")
+_THREADS, _N_SLOTS, _K, _X, _OUT, _FLOATS, _NUMBERS = (
+    FIELDS.index(name) for name in ("threads", "n_slots", "k", "x", "out", "floats", "numbers")
 )
 
 
@@ -57,19 +59,24 @@ class OneTokenReader:
         return type(self), ()
 
     def read(
-        self, x: Float[Tensor, "... d_model"], spec: ProposerSpec, k: int, rows: Callable[[], Rows]
+        self,
+        x: Float[Tensor, "... d_model"],
+        spec: ProposerSpec,
+        k: int,
+        rows: Callable[[], Rows],
+        reads: ReadLog | None = None,
     ) -> Float[Tensor, "... d_model"] | None:
         """The weighted sum of the values of the k slots chosen for the one token of x.
 
         None where the loops do not apply: a gradient may be wanted, or x or the rows are not of a kind they know.
-        `rows` is asked when there is something to prepare.
+        `rows` is asked when there is something to prepare, `reads` told what was chosen.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not (x.is_cpu and x.is_contiguous()):
             return None
         ready = self._prepared
         if ready is None or ready.k != k or ready.spec is not spec or ready.stale():
             ready = self._prepared = _Prepared(rows(), spec, k)
-        return ready.read(x) if x.dtype is ready.dtype else None
+        return ready.read(x, reads) if x.dtype is ready.dtype else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +161,9 @@ class _Prepared:
             return True
         return torch.get_num_threads() != self.of_torch
 
-    def read(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def read(
+        self, x: Float[Tensor, "... d_model"], reads: ReadLog | None = None
+    ) -> Float[Tensor, "... d_model"]:
         out = torch.empty_like(x)
         scratch = self.spare.pop() if self.spare else _Scratch(self.block)  # each caller its own
         scratch.block[_X], scratch.block[_OUT] = x.data_ptr(), out.data_ptr()
@@ -162,6 +171,8 @@ class _Prepared:
             cast(Team, team()).run(self.function, scratch.address, self.threads)
         else:
             self.alone(scratch.address)
+        if reads is not None:
+            reads.one(*scratch.choice(self.dtype))
         self.spare.append(scratch)
         return out
 
@@ -176,6 +187,16 @@ class _Scratch:
         self.room = torch.empty(4 * n_slots, dtype=torch.float64)  # two rows of numbers, two of weights
         self.block[_NUMBERS] = self.room.data_ptr()
         self.block[_FLOATS] = self.room.data_ptr() + 2 * n_slots * self.room.element_size()
+        self._choice: tuple[np.ndarray, np.ndarray] | None = None
+
+    def choice(self, dtype: torch.dtype | None) -> tuple[np.ndarray, np.ndarray]:
+        """The k slots that the last reading chose, and the weights of all, theirs exact: views, not copies."""
+        if self._choice is None:
+            n_slots, k = self.block[_N_SLOTS], self.block[_K]
+            slots = self.room.view(torch.int64)[n_slots : n_slots + k]
+            weights = self.room[2 * n_slots :].view(dtype or torch.float64)[:n_slots]
+            self._choice = slots.numpy(), weights.numpy()
+        return self._choice
 
 
 def _are_plain(tensors: list[Tensor]) -> bool:

@@ -9,6 +9,7 @@ Invariant: both models are scored on the same windows of the same tokens, in the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mindset.errors import DataError, MindsetError, MissingError, UsageError
+from mindset.graft.counting import counting, folder_of
 from mindset.graft.model import MindsetModel, banks, dense_parameters, memory_parameters, without_memory
 from mindset.graft.plain import first_line
 from mindset.graft.sources import Loaded, load_teacher
@@ -47,11 +49,13 @@ def evaluate(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     seed: int = 0,
+    count: bool = False,
 ) -> Evaluation:
     """Measure the model in `folder` (any MODEL) against its teacher.
 
     `against` None: the MODEL that the folder was made from. `texts` are files, scored whole; none: `default_texts()`.
-    `speed_pairs=0` leaves the speed out. Both models compute in `dtype` (None: float32).
+    `speed_pairs=0` leaves the speed out. Both models compute in `dtype` (None: float32). With `count`, what the student
+    reads of the texts is counted in its folder.
     """
     wanted = {name: (text, WINDOW) for name, text in _read(texts).items()} or default_texts()
     student = load_teacher(str(folder), dtype=dtype, device=device)
@@ -72,6 +76,7 @@ def evaluate(
         seed=seed,
         progress=progress,
         notes=(*student.notes, *teacher.notes),
+        meanwhile=counting(student.model, folder_of(student)) if count else None,
         bytes_on_disk=bytes_on_disk(student.path) if student.path else student.file_bytes,
         teacher_bytes_on_disk=teacher.file_bytes,
     )
@@ -97,13 +102,14 @@ def evaluate_models(
     seed: int = 0,
     progress: Progress | None = None,
     notes: Iterable[str] = (),
+    meanwhile: AbstractContextManager[None] | None = None,
     bytes_on_disk: int | None = None,
     teacher_bytes_on_disk: int | None = None,
 ) -> Evaluation:
     """Measure `student` beside `teacher` on `texts`: by name, a text and the length of its windows.
 
     Windows longer than the context of a model are cut to it. Speed is that of `speed_tokens` new tokens, the median of
-    `speed_pairs` pairs of runs.
+    `speed_pairs` pairs of runs. `meanwhile` is open while the texts are scored with memory.
     """
     if not texts:
         raise UsageError("no text was given to score; give at least one")
@@ -112,7 +118,7 @@ def evaluate_models(
         label: Windows.of(text, tokenizer, min(length, longest)) for label, (text, length) in texts.items()
     }
     held, measured = banks(student), {}
-    with watch_slots(student) as use, watch_fvu(student, teacher) as unexplained:
+    with meanwhile or nullcontext(), watch_slots(student) as use, watch_fvu(student, teacher) as unexplained:
         for label, windows in cut.items():
             told = _stage(progress, f"{label}: both models")
             measured[label] = compare(student, teacher, windows, batch_tokens, progress=told)

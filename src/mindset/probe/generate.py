@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mindset.errors import UsageError
-from mindset.graft.sources import load_teacher
+from mindset.graft.counting import counting, folder_of
+from mindset.graft.sources import Loaded, load_teacher
 from mindset.probe.sizes import context_length
 from mindset.probe.speed import cache_name
 
@@ -41,15 +42,23 @@ def generate(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
+    count: bool = False,
 ) -> Iterator[str]:
     """Continue `prompt` with the MODEL named; the pieces come as they are generated.
 
-    Temperature 0 takes the likeliest token; above, the same seed draws the same tokens.
+    Temperature 0 takes the likeliest token; above, the same seed draws the same tokens. With `count`, what is read is
+    counted in the model's folder.
     """
     loaded = load_teacher(str(model), dtype=dtype, device=device)
-    return continue_text(
+    pieces = continue_text(
         loaded.model, loaded.tokenizer, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed
     )
+    return _counted(loaded, pieces) if count else pieces
+
+
+def _counted(loaded: Loaded, pieces: Iterator[str]) -> Iterator[str]:
+    with counting(loaded.model, folder_of(loaded)):
+        yield from pieces
 
 
 def continue_text(

@@ -20,8 +20,10 @@ from jaxtyping import Int64
 
 from mindset.errors import MissingError, UsageError
 from mindset.store.bulk import VERSION_COLUMNS, put_versions
+from mindset.store.records import check_names
 from mindset.store.schema import FREE_ROWS, META, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
+from mindset.store.slab import STORAGE
 from mindset.store.slots import Change, Ids, NewSlot
 
 __all__ = ["Edit", "NewShard", "now"]
@@ -44,6 +46,18 @@ class NewShard:
     sealed: int = 0
     """Rows that are there already, named by records in this edit or by nobody."""
     mounted: bool = True
+
+    def __post_init__(self) -> None:
+        """Its names become names of files."""
+        check_names(self.name, self.fields)
+        if self.layer < 0 or self.heads < 1 or self.sealed < 0:
+            raise UsageError(f"shard {self.name!r}: layers and rows count from 0, heads from 1")
+        for field, what in self.fields.items():
+            if what["dtype"] not in STORAGE or what["d"] < 1:
+                raise UsageError(
+                    f"shard {self.name!r}, {field}: rows of {what['d']} x {what['dtype']!r}; "
+                    f"give 1 or more of {', '.join(STORAGE)}"
+                )
 
 
 class Edit:
@@ -170,13 +184,20 @@ class Edit:
 
     def delete(self, ids: Ids) -> None:
         """Let slots die; they stay on disk until the edit is forgotten."""
-        self._end(ids)
+        wanted, ended = _once(ids), 0
+        for start in range(0, len(wanted), _CHUNK):
+            alive = sa.and_(SLOTS.c.slot.in_(wanted[start : start + _CHUNK]), SLOTS.c.alive == 1)
+            done = self.connection.execute(sa.update(SLOTS).where(alive).values(alive=0, died=self.id))
+            ended += done.rowcount
+        if ended < len(wanted):
+            dead = set(
+                self.connection.execute(sa.select(SLOTS.c.slot).where(SLOTS.c.died == self.id)).scalars()
+            )
+            raise MissingError(f"there is no slot {next(i for i in wanted if i not in dead)}")
 
     def _end(self, ids: Ids) -> list[dict[str, Any]]:
         """Let the living versions die; returns what they were, in the order of `ids`."""
-        wanted = [int(i) for i in ids]
-        if len(set(wanted)) < len(wanted):
-            raise UsageError("a slot is named twice in one change; name it once")
+        wanted = _once(ids)
         found: dict[int, dict[str, Any]] = {}
         for start in range(0, len(wanted), _CHUNK):
             alive = sa.and_(SLOTS.c.slot.in_(wanted[start : start + _CHUNK]), SLOTS.c.alive == 1)
@@ -211,6 +232,13 @@ class Edit:
 def now() -> str:
     """The time, as records say it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _once(ids: Ids) -> list[int]:
+    wanted = [int(i) for i in ids]
+    if len(set(wanted)) < len(wanted):
+        raise UsageError("a slot is named twice in one change; name it once")
+    return wanted
 
 
 def _columns(given: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ Every policy gives every slot a worth; the least worth goes. Worths are arrays t
 * `influence`: what a slot added to the outputs that it was read for, in all.
 * `random`: the control.
 
-Knows no files, no records and no clock: `now` is the step that the caller counts. Invariant: a worth depends on the
-reads alone, never on how they were batched within a step.
+Two ways to the same choice: a `Policy` follows a trace in RAM; `worth_of` reads what `counters` kept of it (S3-FIFO:
+`s3fifo`). They are tested against each other. Knows no files, no records and no clock: `now` is the step that the
+caller counts. Invariant: a worth depends on the reads alone, never on how they were batched within a step.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from mindset.errors import UsageError
 
-__all__ = ["POLICIES", "Policy", "PolicyName", "make_policy"]
+__all__ = ["POLICIES", "Policy", "PolicyName", "least", "make_policy", "worth_of"]
 
 PolicyName = Literal["lrfu", "lru", "lfu", "fifo", "s3fifo", "influence", "random"]
 POLICIES = get_args(PolicyName)
@@ -62,6 +63,30 @@ def make_policy(name: str, capacity: int, *, decay: float = 0.01, seed: int = 0)
     return Worth(cast(PolicyName, name), capacity, decay, np.random.default_rng(seed))
 
 
+def worth_of(name: PolicyName, counts: np.ndarray, rng: np.random.Generator) -> Float64[np.ndarray, " n"]:
+    """What slots are worth by their counters (rows of `counters.COUNTS`); a tie goes to who was put there first."""
+    column = {"lrfu": "log_crf", "lru": "last", "lfu": "hits", "influence": "influence"}
+    if name in column:
+        return np.array(counts[column[name]], np.float64)
+    if name == "s3fifo":
+        raise UsageError("s3fifo is queues, not a worth")
+    return rng.random(len(counts)) if name == "random" else np.zeros(len(counts))
+
+
+def least(worth: Float64[np.ndarray, " n"], birth: Rows, count: int) -> Int64[np.ndarray, " count"]:
+    """Places of the `count` least worth, of those that tie the first by birth; not sorted."""
+    if count >= len(worth):
+        return np.arange(len(worth))
+    if count == 0:
+        return np.empty(0, np.int64)
+    bound = np.partition(worth, count - 1)[count - 1]
+    below, tied = np.flatnonzero(worth < bound), np.flatnonzero(worth == bound)
+    missing = count - len(below)
+    if missing < len(tied):
+        tied = tied[np.argpartition(birth[tied], missing - 1)[:missing]] if missing else tied[:0]
+    return np.concatenate([below, tied])
+
+
 class Worth:
     """The policies that are one number a slot."""
 
@@ -95,13 +120,8 @@ class Worth:
 
     def victims(self, alive: Bool[np.ndarray, " capacity"], count: int, now: int) -> Rows:  # noqa: ARG002
         rows = np.flatnonzero(alive)
-        if count >= len(rows):
-            return rows
-        worth = self.worth[rows]
-        bound = np.partition(worth, count - 1)[count - 1]
-        below, tied = rows[worth < bound], rows[worth == bound]
-        oldest = tied[np.argsort(self.birth[tied], kind="stable")]
-        return np.concatenate([below, oldest[: count - len(below)]])
+        first: Rows = rows[least(self.worth[rows], self.birth[rows], count)]
+        return first
 
 
 @dataclass

@@ -87,13 +87,14 @@ class GrownRows:
         """The first `count` rows: a read-only map, no copy."""
         if count == 0:
             return np.empty((0, self.row_length), STORAGE[self.dtype])
-        if self._map is None or len(self._map) < count:
+        mapped = self._map  # a daemon's threads read at once: whoever maps anew returns its own map
+        if mapped is None or len(mapped) < count:
             capacity = self.capacity
             if capacity < count:
                 raise FormatError(f"{self.path}: has {capacity} rows, records name {count}; {_REMEDY}")
             shape = (capacity, self.row_length)
-            self._map = np.memmap(self.path, STORAGE[self.dtype], "r", HEADER_BYTES, shape)
-        return self._map[:count]
+            mapped = self._map = np.memmap(self.path, STORAGE[self.dtype], "r", HEADER_BYTES, shape)
+        return mapped[:count]
 
     def sync(self) -> None:
         """Make what was written survive a power cut."""

@@ -64,6 +64,6 @@ def lay_out(shard: ShardInfo, live: LiveRows) -> Layout:
         rows[sealed // per_head, sealed % per_head] = sealed
     ids, weights = np.zeros(rows.shape, np.int64), np.ones(rows.shape)
     there = rows >= 0
-    place = np.searchsorted(live.rows, rows[there])  # living slots come by row
-    ids[there], weights[there] = live.ids[place], live.weights[place]
+    which = np.searchsorted(live.rows, rows[there])  # the living are in the order of their rows
+    ids[there], weights[there] = live.ids[which], live.weights[which]
     return Layout(shard, ids, rows, weights)

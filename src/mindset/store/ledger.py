@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,12 @@ class Ledger:
             rows = read_columns(connection, sa.select(*wanted).where(alive).order_by(SLOTS.c.row), _LIVE)
         return LiveRows(*(np.ascontiguousarray(rows[name]) for name in _LIVE.names or ()))
 
+    def pinned(self, shard: int) -> Int64[np.ndarray, " n"]:
+        """The pinned slots of a shard."""
+        here = sa.and_(SLOTS.c.shard == shard, SLOTS.c.alive == 1, SLOTS.c.pinned == 1)
+        with reading(self.engine) as connection:
+            return np.array([*connection.execute(sa.select(SLOTS.c.slot).where(here)).scalars()], np.int64)
+
     def records(self, ids: Ids) -> list[SlotRecord]:
         """The records of living slots, in the order asked for."""
         found: dict[int, SlotRecord] = {}
@@ -162,6 +169,16 @@ class Ledger:
         if missing := [int(i) for i in ids if int(i) not in found]:
             raise MissingError(f"there is no slot {missing[0]}{_others(len(missing) - 1)}")
         return [found[int(i)] for i in ids]
+
+    def shards_of(self, ids: Ids) -> set[int]:
+        """The shards that these slots live in."""
+        found: set[int] = set()
+        with reading(self.engine) as connection:
+            for start in range(0, len(ids), CHUNK):
+                some = SLOTS.c.slot.in_([int(i) for i in ids[start : start + CHUNK]])
+                query = sa.select(SLOTS.c.shard).where(some, SLOTS.c.alive == 1).distinct()
+                found |= set(connection.execute(query).scalars())
+        return found
 
     def count(self) -> int:
         """Living slots in all shards."""
@@ -236,14 +253,17 @@ def _next_edit(connection: sa.Connection) -> int:
 def _free(connection: sa.Connection, places: list[tuple[int, int]]) -> int:
     """Give back the rows that no version names any more, sealed ones aside."""
     freed = 0
-    for shard, row in places:
-        here = sa.and_(SLOTS.c.shard == shard, SLOTS.c.row == row)
-        if connection.execute(sa.select(SLOTS.c.version).where(here).limit(1)).first() is not None:
-            continue
+    for shard, of_shard in groupby(places, lambda place: place[0]):
+        rows = [row for _, row in of_shard]
         sealed = connection.execute(sa.select(SHARDS.c.sealed).where(SHARDS.c.id == shard)).scalar_one()
-        if row >= sealed:
-            connection.execute(sa.insert(FREE_ROWS).values(shard=shard, row=row))
-            freed += 1
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            here = sa.and_(SLOTS.c.shard == shard, SLOTS.c.row.in_(some))
+            named = set(connection.execute(sa.select(SLOTS.c.row).where(here)).scalars())
+            free = [{"shard": shard, "row": row} for row in some if row not in named and row >= sealed]
+            if free:
+                connection.execute(sa.insert(FREE_ROWS), free)
+            freed += len(free)
     return freed
 
 

@@ -20,14 +20,17 @@ from mindset.journal.folder_lock import writing_in
 from mindset.journal.journal import Entry, Journal
 from mindset.store.difference import Difference, difference
 from mindset.store.edit import NewShard
+from mindset.store.eviction_plan import Eviction
+from mindset.store.merging import Merging
 from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, Ids, NewSlot
-from mindset.store.store import Arrays
+from mindset.store.store import Arrays, Incoming
 
 __all__ = ["Memory"]
 
 KIND = "memory"
+WAIT_SECONDS = 10.0
 
 
 class _Edits:
@@ -57,19 +60,31 @@ class _Edits:
 class Memory:
     """An open memory of a model folder; close it, or use it as a context."""
 
-    def __init__(self, folder: Path, *, read_only: bool = False, durability: Durability = "kill") -> None:
-        """Open DIR, which holds `memory/`; one process at a time may write."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        read_only: bool = False,
+        durability: Durability = "kill",
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """Open DIR, which holds `memory/`; one process at a time may write, others wait for so long."""
         self.folder, self.read_only = Path(folder), read_only
         self._held = ExitStack()
         with ExitStack() as stack:
             if not read_only:
-                stack.enter_context(writing_in(self.folder))
+                stack.enter_context(writing_in(self.folder, wait_seconds))
             self.store = stack.enter_context(
                 SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
             )
             self._kind = _Edits(self.store)
             self.journal = Journal(self.folder / "journal", {KIND: self._kind}, read_only=read_only)
             self._held = stack.pop_all()
+
+    @property
+    def place(self) -> str:
+        """Its folder, as messages and commands say it."""
+        return str(self.folder)
 
     def close(self) -> None:
         """Let go of files and lock."""
@@ -103,7 +118,10 @@ class Memory:
 
     def take_in(self, folder: Path, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
         """Put in the slots of an export; returns their ids."""
-        incoming = read_export(self.store, folder)
+        return self.put_in(read_export(self.store, folder), Path(folder).name, who=who)
+
+    def put_in(self, incoming: Incoming, origin: str, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
+        """Put in slots of several shards at once, which come from `origin`; returns their ids."""
         ids: list[Int64[np.ndarray, " n"]] = []
 
         def change() -> int:
@@ -112,7 +130,7 @@ class Memory:
             return edit
 
         count = sum(len(part.new) for part in incoming.parts)
-        self._edit(f"{_slots(count)} in, from {Path(folder).name}", change, who)
+        self._edit(f"{_slots(count)} in, from {origin}", change, who)
         return ids[0]
 
     def update(self, ids: Ids, arrays: Arrays, *, who: str | None = None) -> None:
@@ -128,7 +146,51 @@ class Memory:
         """Take slots out."""
         self._edit(f"{_slots(len(ids))} out: {_named(ids)}", lambda: self.store.delete(ids), who)
 
+    def evict(self, eviction: Eviction, *, who: str | None = None) -> None:
+        """Let the slots of a plan go."""
+        ids = eviction.ids
+        title = f"{_slots(len(ids))} evicted by {eviction.policy}: {_named(ids)}"
+        self._edit(title, lambda: self.store.delete(ids), who)
+        for (layer, head), queue in eviction.queues.items():
+            queue.save(self.store.usage.queue_file(layer, head))
+
+    def merge(self, merging: Merging, *, who: str | None = None) -> Int64[np.ndarray, " n"]:
+        """Let the slots of a plan become one, group by group; returns the merged slots' ids."""
+        ids: list[Int64[np.ndarray, " n"]] = []
+
+        def change() -> int:
+            edit, made = self.store.replace(merging.replacements)
+            ids.append(made)
+            return edit
+
+        old = [slot for group in merging.groups for slot in group.ids]
+        title = f"{_slots(len(old))} merged into {len(merging.groups):,}: {_named(old)}"
+        self._edit(title, change, who)
+        return ids[0]
+
     # ---- history -------------------------------------------------------------------------------------------------
+
+    def last_change(self) -> Entry:
+        """The last change that holds."""
+        if not self.journal.done:
+            raise MissingError(f"{self.folder}: nothing was changed yet")
+        return self.journal.done[-1]
+
+    def history(self) -> list[Entry]:
+        """Every change, oldest first; the undone ones last."""
+        return self.journal.entries
+
+    def snapshots(self) -> dict[str, int]:
+        """By name: how many changes hold at a snapshot."""
+        return {name: len(self.journal.until(name)) for name in self.journal.snapshots}
+
+    def snapshot(self, name: str) -> None:
+        """Name the place where the history stands."""
+        self.journal.snapshot(name)
+
+    def unsnapshot(self, name: str) -> None:
+        """Let go of a snapshot's name."""
+        self.journal.unsnapshot(name)
 
     def undo(self, count: int = 1) -> list[Entry]:
         """Take back the last changes."""

@@ -36,7 +36,7 @@ _MANIFEST = "memory.json"
 _FORMAT = "mindset-memory"
 _VERSION = 1
 _GROWN_FILE = re.compile(
-    r"(layer-\d+\.[a-z0-9_-]+\.[a-z_]+\.g(\d+)\.grown|slots\.g(\d+)\.sqlite(-wal|-shm)?)"
+    r"(layer-\d+\.[a-z0-9_-]+\.[a-z_]+\.g(\d+)\.(?:grown|counts|pairs|queue)|slots\.g(\d+)\.sqlite(-wal|-shm)?)"
 )
 _SLAB_FILE = re.compile(r"layer-\d+\.[a-z0-9_-]+\.[a-z_]+\.g(\d+)\.slab")
 

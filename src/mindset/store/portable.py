@@ -28,11 +28,12 @@ from safetensors.numpy import load_file, save_file
 
 from mindset.atomic_file import naming_a_full_disk
 from mindset.errors import FormatError, MissingError, UsageError
-from mindset.store.scan import Where, scan
+from mindset.store.interface import SlotStore
+from mindset.store.scan import Where
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slab import STORAGE
 from mindset.store.slots import Citation, NewSlot, SlotRecord
-from mindset.store.store import Incoming, IncomingSlots, Store, checksums
+from mindset.store.store import Incoming, IncomingSlots, checksums
 
 __all__ = ["export_slots", "read_export"]
 
@@ -46,7 +47,7 @@ _CHECKED = ("kind", "heads", "rule", "gated", "fields")
 # ---- out ---------------------------------------------------------------------------------------------------------
 
 
-def export_slots(store: Store, where: Where, out: Path) -> int:
+def export_slots(store: SlotStore, where: Where, out: Path) -> int:
     """Write the slots that `where` names to the new folder `out`; returns how many."""
     out = Path(out)
     if out.exists():
@@ -62,7 +63,7 @@ def export_slots(store: Store, where: Where, out: Path) -> int:
     return count
 
 
-def _write(store: Store, where: Where, folder: Path) -> int:
+def _write(store: SlotStore, where: Where, folder: Path) -> int:
     shards: list[dict[str, Any]] = []
     sources, count = _Sources(store), 0
     with (folder / _SLOTS).open("w", encoding="utf-8") as lines:
@@ -86,22 +87,21 @@ def _write(store: Store, where: Where, folder: Path) -> int:
     return count
 
 
-def _records(store: Store, where: Where, info: ShardInfo) -> Iterator[SlotRecord]:
+def _records(store: SlotStore, where: Where, info: ShardInfo) -> Iterator[SlotRecord]:
     if where.layer not in (None, info.layer) or where.shard not in (None, info.name):
         return
     here = replace(where, layer=info.layer, shard=info.name)
     after = 0
-    while page := scan(store.ledger, here, limit=_PAGE, after=after):
+    while page := store.scan(here, limit=_PAGE, after=after):
         yield from page
         after = page[-1].id
 
 
 def _vectors(
-    store: Store, info: ShardInfo, records: Sequence[SlotRecord]
+    store: SlotStore, info: ShardInfo, records: Sequence[SlotRecord]
 ) -> tuple[dict[str, np.ndarray], Int64[np.ndarray, " n"]]:
-    rows = np.array([record.row for record in records], np.int64)
-    arrays = {field: store.vectors.get(info, field, rows) for field in info.fields}
-    live = store.ledger.live(info.id)
+    arrays = store.fetch([record.id for record in records], [*info.fields])
+    live = store.live(info.layer, info.name)
     known = dict(zip(live.ids.tolist(), live.crcs.tolist(), strict=True))
     crcs = checksums(arrays)
     for record, crc in zip(records, crcs.tolist(), strict=True):
@@ -113,14 +113,14 @@ def _vectors(
 class _Sources:
     """Cited texts, numbered as they come."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SlotStore) -> None:
         self._store = store
         self._numbers: dict[int, int] = {}
         self.lines: list[str] = []
 
     def number(self, source: int) -> int:
         if source not in self._numbers:
-            text = self._store.ledger.source(source)
+            text = self._store.source(source)
             self._numbers[source] = len(self.lines)
             self.lines.append(json.dumps({"name": text.name, "text": text.text}, ensure_ascii=False) + "\n")
         return self._numbers[source]
@@ -152,7 +152,7 @@ class _Export:
     sources: list[tuple[str, str]]
 
 
-def read_export(store: Store, folder: Path) -> Incoming:
+def read_export(store: SlotStore, folder: Path) -> Incoming:
     """Read and check an export against the memory that is to take it in; nothing is changed yet."""
     folder = Path(folder)
     export = _read(folder)
@@ -202,7 +202,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _same_shard(store: Store, told: dict[str, Any]) -> ShardInfo:
+def _same_shard(store: SlotStore, told: dict[str, Any]) -> ShardInfo:
     info = store.shard(told["layer"], told["name"])
     known = asdict(info)
     for name in _CHECKED:

@@ -9,7 +9,7 @@ consistent.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 from mindset.errors import UsageError
 from mindset.store.slab import storage_of
 
-__all__ = ["BankRecord", "Rows", "ShardRecord", "slot_axes"]
+__all__ = ["BankRecord", "Rows", "ShardRecord", "check_names", "slot_axes"]
 
 _FIELD_NAME = re.compile(r"[a-z_]{1,32}")
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -53,13 +53,9 @@ class ShardRecord:
     """By name (`[a-z_]+`): `key`, `value`, if gated `modulator`, and any other that the weight rule reads."""
 
     def __post_init__(self) -> None:
-        if not _SHARD_NAME.fullmatch(self.name):
-            raise UsageError(f"shard name {self.name!r}: use 1-64 lower-case letters, digits, '-' and '_'")
+        check_names(self.name, self.fields)
         if self.n_slots < 0:
             raise UsageError(f"shard {self.name!r}: {self.n_slots} slots; give 0 or more")
-        for field in self.fields:
-            if not _FIELD_NAME.fullmatch(field):
-                raise UsageError(f"shard {self.name!r}: field name {field!r}; use 1-32 of a-z and '_'")
         needed = {"key", "value"} | ({"modulator"} if self.gated else set())
         if missing := sorted(needed - self.fields.keys()):
             raise UsageError(
@@ -100,6 +96,15 @@ class BankRecord:
                 f"{self.heads} head(s) of {shard.n_slots} slots; "
                 f"give [{slots}] or [{slots}, d] with d at least 1"
             )
+
+
+def check_names(shard: str, fields: Iterable[str]) -> None:
+    """Refuse names that could not be part of a file's."""
+    if not _SHARD_NAME.fullmatch(shard):
+        raise UsageError(f"shard name {shard!r}: use 1-64 lower-case letters, digits, '-' and '_'")
+    for field in fields:
+        if not _FIELD_NAME.fullmatch(field):
+            raise UsageError(f"shard {shard!r}: field name {field!r}; use 1-32 of a-z and '_'")
 
 
 def slot_axes(shape: tuple[int, ...], heads: int, n_slots: int) -> int | None:

@@ -18,7 +18,7 @@ from mindset.store.schema import SHARDS, SLOT_TEXT, SLOTS, SOURCE_TEXT, SOURCES
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import SlotRecord
 
-__all__ = ["Answer", "ShardCount", "Where", "ask", "count", "counts", "scan"]
+__all__ = ["Answer", "ShardCount", "Where", "ask", "conditions", "count", "counts", "scan"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def scan(
     if limit < 1:
         raise UsageError(f"limit = {limit}; give at least 1")
     with reading(ledger.engine) as connection:
-        query = record_columns().where(*_conditions(connection, where)).limit(limit)
+        query = record_columns().where(*conditions(connection, where)).limit(limit)
         if after:
             query = query.where(SLOTS.c.slot < after if newest else SLOTS.c.slot > after)
         query = query.order_by(SLOTS.c.slot.desc() if newest else SLOTS.c.slot)
@@ -71,7 +71,7 @@ def count(ledger: Ledger, where: Where, *, at_most: int | None = None) -> int:
     """How many slots there are of that kind; counting stops at `at_most`."""
     with reading(ledger.engine) as connection:
         some = (
-            sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *_conditions(connection, where)).limit(at_most)
+            sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *conditions(connection, where)).limit(at_most)
         )
         return int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
 
@@ -97,7 +97,8 @@ def ask(ledger: Ledger, statement: str) -> Answer:
         return Answer(tuple(result.keys()), [tuple(row) for row in result])
 
 
-def _conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
+def conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
+    """What `where` asks, as SQL over `record_columns`."""
     found: list[sa.ColumnElement[bool]] = []
     if where.head is not None:
         found.append(SLOTS.c.head == where.head)

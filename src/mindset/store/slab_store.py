@@ -12,15 +12,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from mindset.database.engine import Durability, gather, open_engine, sqlite_url
 from mindset.store.bulk import unindexed
 from mindset.store.edit import Edit, NewShard
 from mindset.store.ledger import Ledger
-from mindset.store.memory_dir import MemoryDir
+from mindset.store.memory_dir import Damage, MemoryDir
 from mindset.store.records import BankRecord, ShardRecord
+from mindset.store.shard_info import ShardInfo
 from mindset.store.slab_vectors import SlabVectors
 from mindset.store.store import Store, checksums
+from mindset.store.usage import Usage
 
 __all__ = ["SlabStore"]
 
@@ -32,6 +35,7 @@ class SlabStore(Store):
         """Open `folder`, a model's `memory/`."""
         self.folder = Path(folder)
         self.memory = MemoryDir.open(self.folder)
+        self.usage = Usage(self.memory, read_only=read_only)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         path = self._records_file(read_only)
         engine = open_engine(sqlite_url(path), read_only=read_only, durability=durability)
@@ -50,6 +54,25 @@ class SlabStore(Store):
 
     def __enter__(self) -> SlabStore:
         return self
+
+    def begin_counts(self, shard: ShardInfo, rows: Int64[np.ndarray, " n"]) -> None:
+        stamp = self.usage.stamp
+        if stamp is not None:
+            self.usage.of(shard.layer, shard.name).reset(rows, *stamp)
+
+    def inherit_counts(
+        self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
+    ) -> None:
+        self.usage.of(shard.layer, shard.name).inherit(rows, heirs)
+
+    def unite_counts(
+        self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
+    ) -> None:
+        self.usage.of(shard.layer, shard.name).unite(rows, heirs)
+
+    def damage(self) -> list[Damage]:
+        """The slabs that are not as they were written."""
+        return self.memory.verify()
 
     def _records_file(self, read_only: bool) -> Path:
         path = self.folder / f"slots.g{self.memory.generation}.sqlite"

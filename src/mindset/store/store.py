@@ -18,8 +18,11 @@ from jaxtyping import Int64, Shaped
 
 from mindset.database.engine import Durability
 from mindset.errors import MissingError, ReadOnlyError, UsageError
+from mindset.store import scan as scanning
 from mindset.store.edit import Edit, NewShard
-from mindset.store.ledger import Ledger, LiveRows
+from mindset.store.ledger import Ledger, LiveRows, Source
+from mindset.store.memory_dir import Damage
+from mindset.store.scan import ShardCount, Where
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import Change, Ids, NewSlot, SlotRecord
 
@@ -27,6 +30,7 @@ __all__ = [
     "Arrays",
     "Incoming",
     "IncomingSlots",
+    "Replacement",
     "Store",
     "Vectors",
     "WrongSlot",
@@ -81,6 +85,22 @@ class Incoming:
     sources: list[tuple[str, str]]
     """Name and text."""
     parts: list[IncomingSlots]
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """New slots of one shard in place of several each; their citations' sources are places in `sources`."""
+
+    shard: ShardInfo
+    old: Int64[np.ndarray, " old"]
+    """Slots that go."""
+    old_rows: Int64[np.ndarray, " old"]
+    heirs: Int64[np.ndarray, " old"]
+    """Which of the new slots each goes into."""
+    new: list[NewSlot]
+    sources: list[tuple[str, str]]
+    """Name and text."""
+    arrays: Arrays
 
 
 class Store:
@@ -141,17 +161,16 @@ class Store:
 
     def update(self, ids: Ids, arrays: Arrays) -> int:
         """Other vectors for slots of one shard; fields that are not given stay."""
-        records = self.ledger.records(ids)
-        info = _editable(self._shard_of(records))
-        rows = np.array([record.row for record in records], np.int64)
+        info, rows = self.locate(ids, [*arrays])
+        _editable(info)
         whole = {
             field: arrays[field] if field in arrays else self.vectors.get(info, field, rows)
             for field in info.fields
         }
-        if unknown := arrays.keys() - info.fields.keys():
-            raise UsageError(f"slots of {info.name!r} have no {', '.join(sorted(unknown))}")
         with self._editing("update") as edit:
-            edit.move(ids, self._write(edit, info, whole, len(rows)), checksums(whole))
+            heirs = self._write(edit, info, whole, len(rows))
+            self.inherit_counts(info, rows, heirs)
+            edit.move(ids, heirs, checksums(whole))
             return edit.id
 
     def change(self, ids: Ids, change: Change) -> int:
@@ -167,6 +186,30 @@ class Store:
         with self._editing("delete") as edit:
             edit.delete(ids)
             return edit.id
+
+    def replace(self, replacements: Sequence[Replacement]) -> tuple[int, Int64[np.ndarray, " n"]]:
+        """New slots in place of others, all in one edit; returns it and their ids."""
+        made = [np.empty(0, np.int64)]
+        with self._editing("replace") as edit:
+            for one in replacements:
+                _editable(one.shard)
+                sources = [edit.add_source(name, text) for name, text in one.sources]
+                rows = self._write(edit, one.shard, one.arrays, len(one.new))
+                self.unite_counts(one.shard, one.old_rows, rows[one.heirs])
+                edit.delete(one.old)
+                cited = [_citing(new, sources) for new in one.new]
+                made.append(edit.insert(one.shard.id, cited, rows, checksums(one.arrays)))
+            return edit.id, np.concatenate(made)
+
+    def turn(self, edit: int, holds: bool) -> None:
+        """Undo an edit, or make it hold again; the caller keeps to the order of the journal."""
+        self._check_writable()
+        self.ledger.turn(edit, holds)
+
+    def forget(self, edit: int) -> None:
+        """Free what is kept for undoing (or redoing) an edit."""
+        self._check_writable()
+        self.ledger.forget(edit)
 
     # ---- looking ------------------------------------------------------------------------------------------------
 
@@ -185,11 +228,41 @@ class Store:
         """The records of slots."""
         return self.ledger.records(ids)
 
-    def fetch(self, ids: Ids, fields: Sequence[str]) -> dict[str, Shaped[np.ndarray, "n d"]]:
-        """The vectors of slots of one shard."""
+    def counts(self) -> list[ShardCount]:
+        """Every shard with how many slots live in it."""
+        return scanning.counts(self.ledger)
+
+    def count(self, where: Where | None = None, *, at_most: int | None = None) -> int:
+        """How many slots live; of those that `where` names, where counting may stop at `at_most`."""
+        return self.ledger.count() if where is None else scanning.count(self.ledger, where, at_most=at_most)
+
+    def scan(
+        self, where: Where, *, limit: int = 100, after: int = 0, newest: bool = False
+    ) -> list[SlotRecord]:
+        """A page of records by id, as `scan.scan` gives it."""
+        return scanning.scan(self.ledger, where, limit=limit, after=after, newest=newest)
+
+    def source(self, number: int) -> Source:
+        """A text that slots cite."""
+        return self.ledger.source(number)
+
+    def generation(self) -> int:
+        """A number that grows with every change."""
+        return self.ledger.generation()
+
+    def locate(
+        self, ids: Ids, fields: Sequence[str] | None = None
+    ) -> tuple[ShardInfo, Int64[np.ndarray, " n"]]:
+        """The one shard of slots and the rows where their vectors lie; refuses fields that they do not have."""
         records = self.ledger.records(ids)
         info = self._shard_of(records)
-        rows = np.array([record.row for record in records], np.int64)
+        if unknown := set(fields or ()) - info.fields.keys():
+            raise UsageError(f"slots of {info.name!r} have no {', '.join(sorted(unknown))}")
+        return info, np.array([record.row for record in records], np.int64)
+
+    def fetch(self, ids: Ids, fields: Sequence[str]) -> dict[str, Shaped[np.ndarray, "n d"]]:
+        """The vectors of slots of one shard."""
+        info, rows = self.locate(ids, fields)
         return {field: self.vectors.get(info, field, rows) for field in fields}
 
     def live(self, layer: int, shard: str) -> LiveRows:
@@ -209,23 +282,46 @@ class Store:
                     wrong.append(WrongSlot(int(live.ids[at]), info.layer, info.name, int(live.rows[at])))
         return wrong
 
+    # ---- what is counted of reads, where a store counts them ------------------------------------------------------
+
+    def begin_counts(self, shard: ShardInfo, rows: Int64[np.ndarray, " n"]) -> None:
+        """New slots are about to be in these rows."""
+
+    def inherit_counts(
+        self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
+    ) -> None:
+        """Slots are about to move to other rows."""
+
+    def unite_counts(
+        self, shard: ShardInfo, rows: Int64[np.ndarray, " n"], heirs: Int64[np.ndarray, " n"]
+    ) -> None:
+        """Slots are about to go into those of other rows, several into one."""
+
+    def damage(self) -> list[Damage]:
+        """The files that came with the model and are not as they were written; a database has none."""
+        return []
+
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _editing(self, kind: str) -> AbstractContextManager[Edit]:
-        if self.read_only:
-            raise ReadOnlyError(f"{self.place} was opened for reading")
+        self._check_writable()
         return self.ledger.editing(kind)
 
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.place} was opened for reading")
+
     def _check(self, ids: Ids) -> None:
-        shards = {(info.layer, info.name): info for info in self.shards()}
-        for place in {(record.layer, record.shard) for record in self.ledger.records(ids)}:
-            _editable(shards[place])
+        shards = {info.id: info for info in self.shards()}
+        for number in self.ledger.shards_of(ids):
+            _editable(shards[number])
 
     def _write(self, edit: Edit, info: ShardInfo, arrays: Arrays, count: int) -> Int64[np.ndarray, " n"]:
         for field, array in arrays.items():
             if len(array) != count:
                 raise UsageError(f"{field}: {len(array)} rows for {count} slots")
         rows = edit.take_rows(info.id, count)
+        self.begin_counts(info, rows)
         self.vectors.put(edit, info, rows, arrays)
         if self.durability == "power":
             self.vectors.sync()
