@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from mindset.errors import BankSizeError, UsageError
 from mindset.graft.one_token import OneTokenReader, Rows
 from mindset.graft.propose import ProposerSpec, Proxy
+from mindset.graft.radius import Answer, Listener, RadiusShard
 from mindset.graft.read_log import ReadLog
 from mindset.graft.recording import Read, Recorder
 from mindset.graft.shard import Shard
@@ -62,6 +63,23 @@ class Bank(nn.Module):
         self.reads: ReadLog | None = None
         self.call: Literal["plain", "residual"] = "plain"
         self.k = k
+        self._overlays = nn.ModuleDict()
+        self.listener: Listener | None = None
+
+    @property
+    def overlays(self) -> dict[str, RadiusShard]:
+        """Radius slots by overlay; of those that answer a token the one mounted last does."""
+        return {key[1:]: cast(RadiusShard, shard) for key, shard in self._overlays.items()}
+
+    def mount(self, overlay: str, shard: RadiusShard) -> None:
+        """Let radius slots be read beside the bank, above those that are there."""
+        self.unmount(overlay)
+        self._overlays[f"/{overlay}"] = shard  # no name of a module's own attributes begins like this
+
+    def unmount(self, overlay: str) -> None:
+        """Take an overlay's slots off, if it has any here."""
+        if f"/{overlay}" in self._overlays:
+            del self._overlays[f"/{overlay}"]
 
     @property
     def n_slots(self) -> int:
@@ -88,8 +106,26 @@ class Bank(nn.Module):
         out = self.output_bias(flat) if self.muted else self.read(flat)
         if self.skip is not None:
             out = out + self.skip(flat)
+        if self._overlays and not self.muted:
+            out = self._answered(flat, out)
         out = out.view_as(x)
         return out if residual is None else out + residual
+
+    def _answered(
+        self, x: Float[Tensor, "tokens d_model"], out: Float[Tensor, "tokens d_model"]
+    ) -> Float[Tensor, "tokens d_model"]:
+        """`out` and, where a radius slot fires, its value; where none does, `out` itself."""
+        open_tokens = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        for name, overlay in reversed(self.overlays.items()):
+            margins, slots = overlay.nearest(x)
+            tokens = ((margins > 0) & open_tokens).nonzero()[:, 0]
+            if not len(tokens):
+                continue
+            open_tokens[tokens] = False
+            out = out.index_add(0, tokens, overlay.value[slots[tokens]].to(out.dtype))
+            if self.listener is not None:
+                self.listener(Answer(self.layer, name, tokens, slots[tokens], margins[tokens]))
+        return out
 
     def output_bias(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """What a bank without slots would add: its output bias, or zero."""
@@ -190,6 +226,8 @@ class MirrorBank(Bank):
             out = out + self.bias
         if self.skip is not None:
             out = out + self.skip(x.reshape(1, -1)).view_as(x)
+        if self._overlays:
+            out = self._answered(x.reshape(1, -1), out.reshape(1, -1)).view_as(x)
         return out if residual is None else out + residual
 
     def _read_compiled(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"] | None:

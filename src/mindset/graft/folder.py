@@ -28,6 +28,7 @@ from mindset.graft import plain
 from mindset.graft.edited import Edited, edited, fit_buffers, grow
 from mindset.graft.hf_classes import FOLDER_VERSION, MindsetConfig, base_config, register
 from mindset.graft.model import MindsetModel, banks, model_class
+from mindset.graft.mounting import mount_all, mounted
 from mindset.graft.quiet import quiet
 from mindset.graft.shard import FIELDS
 from mindset.store.memory_dir import MemoryDir
@@ -48,6 +49,11 @@ def save(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBas
     """Write `model` (with banks) as a mindset folder; other files already in `folder` are left alone."""
     if not isinstance(model, MindsetModel):
         raise UsageError("only a model with banks can be saved as a mindset folder; use save_pretrained")
+    if names := mounted(model):
+        raise UsageError(
+            f"the model has overlays mounted ({', '.join(names)}), which belong to the folder they came from; "
+            "save it without them (mindset.load(DIR, overlays=False))"
+        )
     folder = Path(folder)
     _refuse_foreign(folder)
     existed = folder.exists()
@@ -143,9 +149,10 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
     slots: Literal["ram", "disk"] = "ram",
+    overlays: bool = True,
     **kwargs: Any,
 ) -> PreTrainedModel:
-    """Open a mindset folder as a causal LM in eval mode.
+    """Open a mindset folder as a causal LM in eval mode, with the overlays that are mounted unless `overlays` is off.
 
     `dtype` None keeps what was saved. `slots="disk"` maps modulators and values read-only instead of loading them; such
     a model cannot be trained or moved to another dtype or device.
@@ -189,6 +196,8 @@ def load(
         _map_slots(model, memory, changed)
     elif "device_map" not in kwargs:
         model.to(device)
+    if overlays:
+        mount_all(model, memory)
     return cast("PreTrainedModel", model.eval())
 
 

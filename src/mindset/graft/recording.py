@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Read", "Recorder", "record"]
+from mindset.graft.radius import Listener
+
+__all__ = ["Read", "Recorder", "listen", "record"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,19 @@ def record(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     finally:
         for bank, old in zip(banks, before, strict=True):
             bank.recorder = old
+
+
+@contextmanager
+def listen(model: nn.Module, listener: Listener) -> Iterator[None]:
+    """Call `listener` with every answer of radius slots of `model` while the block is open."""
+    from mindset.graft.bank import Bank
+
+    banks = [module for module in model.modules() if isinstance(module, Bank)]
+    before = [bank.listener for bank in banks]
+    for bank in banks:
+        bank.listener = listener
+    try:
+        yield
+    finally:
+        for bank, old in zip(banks, before, strict=True):
+            bank.listener = old

@@ -23,11 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mindset.errors import UsageError
 from mindset.graft.bank import Bank, MirrorBank
 from mindset.graft.model import banks
+from mindset.graft.mounting import mounted
 from mindset.graft.recording import Read, record
 from mindset.graft.sources import load_teacher
 from mindset.probe.generate import prompt_tokens
 from mindset.probe.logits import evaluation_mode
 from mindset.probe.unembedding import direct_logits, final_norm, residual_directions
+from mindset.probe.why_facts import WhyFact, answers
 from mindset.store.slot_names import name_slots
 
 __all__ = ["Candidate", "Why", "WhySlot", "explain", "residual_values", "why"]
@@ -89,6 +91,8 @@ class Why:
     """Slots read at the last position, all layers and heads together."""
     influence_share: float
     """Share of the summed influence of all of them that the shown ones have."""
+    facts: tuple[WhyFact, ...] = ()
+    """Radius slots that answered somewhere in the prompt."""
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
@@ -121,12 +125,26 @@ class Why:
             [
                 f"next   {likely}",
                 "",
+                *self._fact_lines(),
                 *_table(head, rows, right=6),
                 "",
                 shown,
                 f"logit: what a slot adds directly to {_shown(self.candidates[0].token)}",
             ]
         )
+
+    def _fact_lines(self) -> list[str]:
+        lines = []
+        for fact in self.facts:
+            name = f"slot {fact.slot}" if fact.slot is not None else f"row {fact.row}"
+            lines.append(
+                f"fact   {name} of overlay {fact.overlay} answered at {_shown(fact.token)} (layer {fact.layer}); "
+                f"without it {_shown(self.candidates[0].token)} {fact.probability_without:.1%}, "
+                f"likeliest {_shown(fact.next_without)}"
+            )
+            if fact.source:
+                lines.append(f"       {_short(fact.source, 110)}")
+        return [*lines, ""] if lines else []
 
 
 def why(
@@ -159,7 +177,19 @@ def _with_names(answer: Why, memory: Path) -> Why:
             continue
         source = f"{name.source}: {name.quote}" if name.source else slot.source
         slots.append(replace(slot, slot=name.id, label=name.label, source=source))
-    return replace(answer, slots=tuple(slots))
+    return replace(answer, slots=tuple(slots), facts=_named_facts(answer.facts, memory))
+
+
+def _named_facts(facts: tuple[WhyFact, ...], memory: Path) -> tuple[WhyFact, ...]:
+    places = [(fact.layer, fact.overlay, 0, fact.row) for fact in facts]
+    names = name_slots(memory, places)
+    named = []
+    for fact, place in zip(facts, places, strict=True):
+        if (name := names.get(place)) is not None:
+            source = f"{name.source}: {name.quote}"
+            fact = replace(fact, slot=name.id, label=name.label, source=source)  # noqa: PLW2901
+        named.append(fact)
+    return tuple(named)
 
 
 def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, top: int = 10) -> Why:
@@ -168,7 +198,8 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
         raise UsageError(f"top={top}: ask for at least 1 slot")
     if not banks(model):
         raise UsageError(f"a {type(model).__name__} has no memory to ask; convert it first")
-    logits, state, reads = _read(model, prompt_tokens(model, tokenizer, prompt))
+    ids = prompt_tokens(model, tokenizer, prompt)
+    logits, state, reads = _read(model, ids)
     probabilities, ids = logits.softmax(-1).topk(min(SHOWN_CANDIDATES, len(logits)))
     candidates = tuple(
         Candidate(_text(tokenizer, i), i, p)
@@ -181,7 +212,15 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
         direction = residual_directions(model, layer, reads[layer].output[-1], one.added[None])
         slots.append(_explained(tokenizer, one, direct_logits(model, state, direction)[0], candidates[0].id))
     shown = sum(slot.influence for slot in slots)
-    return Why(prompt, candidates, tuple(slots), slots_read, shown / total if total else 0.0)
+    facts = tuple(
+        replace(
+            fact,
+            token=_text(tokenizer, int(ids[fact.place])),
+            next_without=_text(tokenizer, fact.likeliest_without),
+        )
+        for fact in (answers(model, ids) if mounted(model) else ())
+    )
+    return Why(prompt, candidates, tuple(slots), slots_read, shown / total if total else 0.0, facts)
 
 
 def residual_values(bank: Bank) -> Float[Tensor, "n_heads n_slots d_model"]:

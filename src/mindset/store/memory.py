@@ -22,6 +22,7 @@ from mindset.store.difference import Difference, difference
 from mindset.store.edit import NewShard
 from mindset.store.eviction_plan import Eviction
 from mindset.store.merging import Merging
+from mindset.store.overlays import MOUNTING, Mounting, Overlay, find_overlay, list_overlays
 from mindset.store.portable import read_export
 from mindset.store.slab_store import SlabStore
 from mindset.store.slots import Change, Ids, NewSlot
@@ -78,7 +79,8 @@ class Memory:
                 SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
             )
             self._kind = _Edits(self.store)
-            self.journal = Journal(self.folder / "journal", {KIND: self._kind}, read_only=read_only)
+            kinds = {KIND: self._kind, MOUNTING: Mounting(self.store.ledger)}
+            self.journal = Journal(self.folder / "journal", kinds, read_only=read_only)
             self._held = stack.pop_all()
 
     @property
@@ -168,6 +170,31 @@ class Memory:
         self._edit(title, change, who)
         return ids[0]
 
+    # ---- overlays ------------------------------------------------------------------------------------------------
+
+    def overlays(self) -> list[Overlay]:
+        """The overlays that have slots."""
+        return list_overlays(self.store.ledger)
+
+    def mount(self, name: str, *, who: str | None = None) -> bool:
+        """Let an overlay be read; whether it was not before."""
+        return self._set_mounted(name, True, who)
+
+    def unmount(self, name: str, *, who: str | None = None) -> bool:
+        """Take an overlay off; its slots stay on disk. Whether it was mounted before."""
+        return self._set_mounted(name, False, who)
+
+    def _set_mounted(self, name: str, mounted: bool, who: str | None) -> bool:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.folder} was opened for reading")
+        if find_overlay(self.store.ledger, name).mounted == mounted:
+            return False
+        payload = {"name": name, "mounted": mounted, "generation": self.store.memory.generation}
+        title = f"overlay {name} {'mounted' if mounted else 'taken off'}"
+        with self.journal.recording(MOUNTING, title, payload, who=who):
+            self.store.ledger.set_mounted(name, mounted)
+        return True
+
     # ---- history -------------------------------------------------------------------------------------------------
 
     def last_change(self) -> Entry:
@@ -217,7 +244,8 @@ class Memory:
         return difference(self.store.ledger, self._edits(then), self._edits(now), history)
 
     def _edits(self, entries: list[Entry]) -> set[int]:
-        return {entry.payload["edit"] for entry in entries if self._kind.is_ours(entry.payload)}
+        ours = [entry for entry in entries if entry.kind == KIND and self._kind.is_ours(entry.payload)]
+        return {entry.payload["edit"] for entry in ours}
 
     def _refuse_older(self, entries: list[Entry]) -> None:
         for entry in entries:

@@ -28,9 +28,10 @@ from safetensors.numpy import load_file, save_file
 
 from mindset.atomic_file import naming_a_full_disk
 from mindset.errors import FormatError, MissingError, UsageError
+from mindset.store.edit import NewShard
 from mindset.store.interface import SlotStore
 from mindset.store.scan import Where
-from mindset.store.shard_info import ShardInfo
+from mindset.store.shard_info import RADIUS, ShardInfo
 from mindset.store.slab import STORAGE
 from mindset.store.slots import Citation, NewSlot, SlotRecord
 from mindset.store.store import Incoming, IncomingSlots, checksums
@@ -202,7 +203,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _same_shard(store: SlotStore, told: dict[str, Any]) -> ShardInfo:
+def _same_shard(store: SlotStore, told: dict[str, Any]) -> ShardInfo | NewShard:
+    """The shard that the slots go to; an overlay's part that is not there yet is made."""
+    layers = {info.layer for info in store.shards()}
+    there = [i for i in store.shards() if (i.layer, i.name) == (told["layer"], told["name"])]
+    if not there and told["kind"] == RADIUS and told["layer"] in layers:
+        return NewShard(told["layer"], told["name"], *(told[name] for name in _CHECKED))
     info = store.shard(told["layer"], told["name"])
     known = asdict(info)
     for name in _CHECKED:
@@ -213,7 +219,7 @@ def _same_shard(store: SlotStore, told: dict[str, Any]) -> ShardInfo:
     return info
 
 
-def _load(path: Path, info: ShardInfo) -> dict[str, np.ndarray]:
+def _load(path: Path, info: ShardInfo | NewShard) -> dict[str, np.ndarray]:
     try:
         found = load_file(path)
     except (OSError, ValueError, SafetensorError) as error:
@@ -225,7 +231,7 @@ def _load(path: Path, info: ShardInfo) -> dict[str, np.ndarray]:
     return found
 
 
-def _new_slot(line: dict[str, Any], info: ShardInfo, export: _Export) -> NewSlot:
+def _new_slot(line: dict[str, Any], info: ShardInfo | NewShard, export: _Export) -> NewSlot:
     """A slot whose citation counts the export's sources."""
     try:
         if not 0 <= line["head"] < info.heads:

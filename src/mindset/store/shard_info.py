@@ -6,7 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ShardInfo", "shard_info"]
+__all__ = ["OWN_SHARDS", "RADIUS", "ShardInfo", "shard_info"]
+
+OWN_SHARDS = ("base", "new")
+"""Names of the shards that a bank has of its own; every other name is an overlay's."""
+RADIUS = "radius"
+"""Kind and rule of a shard whose slots answer only within a distance of their key."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class ShardInfo:
     name: str
     """`base`, `new` or the overlay's name."""
     kind: str
-    """How its bank is read: `mirror`, `featural`, `associative`."""
+    """How it is read: as its bank is, `mirror`, `featural`, `associative`, or `radius`."""
     heads: int
     rule: str
     """What turns a score into a weight, such as `silu`, `relu`, `radius`."""
@@ -30,6 +35,11 @@ class ShardInfo:
     top: int
     """Rows ever used."""
     mounted: bool
+
+    @property
+    def is_overlay(self) -> bool:
+        """Whether it can be mounted and taken off."""
+        return self.name not in OWN_SHARDS
 
 
 def shard_info(row: Any) -> ShardInfo:

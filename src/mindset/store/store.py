@@ -73,7 +73,8 @@ class WrongSlot:
 class IncomingSlots:
     """Slots for one shard; their citations' sources are places in `Incoming.sources`."""
 
-    shard: ShardInfo
+    shard: ShardInfo | NewShard
+    """Where they go; a new shard is made in the same edit."""
     new: list[NewSlot]
     arrays: Arrays
 
@@ -85,6 +86,8 @@ class Incoming:
     sources: list[tuple[str, str]]
     """Name and text."""
     parts: list[IncomingSlots]
+    replaced: tuple[int, ...] = ()
+    """Slots that go in the same edit, since the incoming ones say what they said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +151,17 @@ class Store:
 
     def take_in(self, incoming: Incoming) -> tuple[int, Int64[np.ndarray, " n"]]:
         """New slots of several shards in one edit; returns it and their ids, part by part."""
-        for part in incoming.parts:
-            _editable(part.shard)
         made = [np.empty(0, np.int64)]
         with self._editing("import") as edit:
             sources = [edit.add_source(name, text) for name, text in incoming.sources]
+            if incoming.replaced:
+                edit.delete(incoming.replaced)
+            shards: dict[tuple[int, str], ShardInfo] = {}
             for part in incoming.parts:
-                rows = self._write(edit, part.shard, part.arrays, len(part.new))
+                info = _editable(_shard_in(edit, part.shard, shards))
+                rows = self._write(edit, info, part.arrays, len(part.new))
                 cited = [_citing(one, sources) for one in part.new]
-                made.append(edit.insert(part.shard.id, cited, rows, checksums(part.arrays)))
+                made.append(edit.insert(info.id, cited, rows, checksums(part.arrays)))
             return edit.id, np.concatenate(made)
 
     def update(self, ids: Ids, arrays: Arrays) -> int:
@@ -361,6 +366,16 @@ def _crcs(columns: list[np.ndarray]) -> list[int]:
     joined = np.concatenate(flat, axis=1)
     width, view = joined.shape[1], joined.reshape(-1).data
     return [zlib.crc32(view[start : start + width]) for start in range(0, count * width, width)]
+
+
+def _shard_in(edit: Edit, shard: ShardInfo | NewShard, made: dict[tuple[int, str], ShardInfo]) -> ShardInfo:
+    """The shard, made where it is a new one; its slots may come in several parts."""
+    if not isinstance(shard, NewShard):
+        return shard
+    place = (shard.layer, shard.name)
+    if place not in made:
+        made[place] = edit.shard(edit.add_shard(shard))
+    return made[place]
 
 
 def _citing(new: NewSlot, sources: Sequence[int]) -> NewSlot:

@@ -13,6 +13,7 @@ from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon import messages
 from mindset.store.daemon.arrays import join
 from mindset.store.daemon.history import edit_of
+from mindset.store.edit import NewShard
 from mindset.store.memory import Memory
 from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import NewSlot
@@ -40,7 +41,8 @@ class Changing:
     def take_in(self, request: pb.TakeInRequest) -> pb.Edited:
         sources = [(source.name, source.text) for source in request.sources]
         parts = [self._incoming(part, len(sources)) for part in request.parts]
-        ids = self.memory.put_in(Incoming(sources, parts), request.title or "a client", who=_who(request.who))
+        incoming = Incoming(sources, parts, tuple(request.replaced))
+        ids = self.memory.put_in(incoming, request.title or "a client", who=_who(request.who))
         return self._edited(ids.tolist())
 
     def update(self, request: pb.UpdateRequest) -> pb.Edited:
@@ -65,7 +67,11 @@ class Changing:
         return pb.Edited(edit=edit_of(self.memory, entry), ids=ids, entry=messages.entry_message(entry))
 
     def _incoming(self, part: pb.Taken, sources: int) -> IncomingSlots:
-        info: ShardInfo = self.store.shard(part.shard.layer, part.shard.name)
+        info: ShardInfo | NewShard
+        if part.HasField("new_shard"):
+            info = messages.read_new_shard(part.new_shard)
+        else:
+            info = self.store.shard(part.shard.layer, part.shard.name)
         new = [messages.read_new_slot(slot, info) for slot in part.slots]
         for one in new:
             if one.cites is not None and not 0 <= one.cites.source < sources:

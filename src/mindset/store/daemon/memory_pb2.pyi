@@ -290,26 +290,30 @@ class InsertRequest(_message.Message):
     def __init__(self, shard: _Optional[_Union[ShardName, _Mapping]] = ..., who: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., arrays: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
 
 class Taken(_message.Message):
-    __slots__ = ("shard", "slots", "arrays")
+    __slots__ = ("shard", "slots", "arrays", "new_shard")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    NEW_SHARD_FIELD_NUMBER: _ClassVar[int]
     shard: ShardName
     slots: _containers.RepeatedCompositeFieldContainer[Slot]
     arrays: _containers.RepeatedCompositeFieldContainer[Array]
-    def __init__(self, shard: _Optional[_Union[ShardName, _Mapping]] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., arrays: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
+    new_shard: Shard
+    def __init__(self, shard: _Optional[_Union[ShardName, _Mapping]] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., arrays: _Optional[_Iterable[_Union[Array, _Mapping]]] = ..., new_shard: _Optional[_Union[Shard, _Mapping]] = ...) -> None: ...
 
 class TakeInRequest(_message.Message):
-    __slots__ = ("title", "who", "sources", "parts")
+    __slots__ = ("title", "who", "sources", "parts", "replaced")
     TITLE_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
     title: str
     who: str
     sources: _containers.RepeatedCompositeFieldContainer[Source]
     parts: _containers.RepeatedCompositeFieldContainer[Taken]
-    def __init__(self, title: _Optional[str] = ..., who: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[Taken, _Mapping]]] = ...) -> None: ...
+    replaced: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, title: _Optional[str] = ..., who: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[Taken, _Mapping]]] = ..., replaced: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("ids", "who", "arrays")

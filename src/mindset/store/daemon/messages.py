@@ -58,7 +58,7 @@ def new_slot_message(new: NewSlot) -> pb.Slot:
     )  # fmt: skip
 
 
-def read_new_slot(message: pb.Slot, shard: ShardInfo) -> NewSlot:
+def read_new_slot(message: pb.Slot, shard: ShardInfo | NewShard) -> NewSlot:
     """A slot to be put in a shard."""
     if not 0 <= message.head < shard.heads:
         raise UsageError(f"head {message.head}: layer {shard.layer} has {shard.heads}, from 0")

@@ -14,6 +14,7 @@ from mindset.store.daemon import memory_pb2 as pb
 from mindset.store.daemon import messages
 from mindset.store.daemon.arrays import pack, row_bytes
 from mindset.store.daemon.protocol import MESSAGE_BYTES, cut, pages
+from mindset.store.edit import NewShard
 from mindset.store.slots import Change, Ids, NewSlot
 from mindset.store.store import Arrays, Incoming, IncomingSlots
 
@@ -57,6 +58,8 @@ def take_in(incoming: Incoming, origin: str, who: str) -> Iterator[pb.TakeInRequ
 
     def parts() -> Iterator[pb.TakeInRequest]:
         yield pb.TakeInRequest(title=origin, who=who)
+        for some in _ids(incoming.replaced):
+            yield pb.TakeInRequest(replaced=some)
         for some in pages(texts):
             yield pb.TakeInRequest(sources=some)
         for part, slots, rows in ready:
@@ -98,8 +101,12 @@ def _taken(part: IncomingSlots, slots: list[pb.Slot], rows: Arrays) -> Iterator[
     each = row_bytes(rows) + max((slot.ByteSize() for slot in slots), default=0)
     count = max([len(slots), *(len(array) for array in rows.values())])
     for some in cut(count, each):
-        shard = pb.ShardName(layer=part.shard.layer, name=part.shard.name)
-        yield pb.Taken(shard=shard, slots=slots[some], arrays=pack(rows, some))
+        taken = pb.Taken(slots=slots[some], arrays=pack(rows, some))
+        if isinstance(part.shard, NewShard):
+            taken.new_shard.CopyFrom(messages.new_shard_message(part.shard))
+        else:
+            taken.shard.CopyFrom(pb.ShardName(layer=part.shard.layer, name=part.shard.name))
+        yield taken
 
 
 def _ids(ids: Ids) -> Iterator[list[int]]:

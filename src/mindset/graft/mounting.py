@@ -1,0 +1,93 @@
+"""Overlays of a memory folder in a model: put in where they are mounted, taken off again exactly.
+
+A mounted overlay lies beside its banks, not in them: neither weights nor shapes of the model change, so a model whose
+overlays are taken off is the model that never had any. Knows the store; does not know what slots say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mindset.errors import FormatError, MissingError
+from mindset.graft.model import banks
+from mindset.graft.radius import RadiusShard
+from mindset.store.layout import lay_out
+from mindset.store.memory_dir import MemoryDir
+from mindset.store.shard_info import RADIUS, ShardInfo
+from mindset.store.slab_store import SlabStore
+from mindset.store.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["mount", "mount_all", "mounted", "unmount", "without_overlays"]
+
+
+def mount_all(model: PreTrainedModel, memory: MemoryDir) -> None:
+    """Put in every overlay that is mounted in the folder `memory`, in the order in which they were made."""
+    if not (memory.folder / f"slots.g{memory.generation}.sqlite").exists():
+        return
+    with SlabStore(memory.folder, read_only=True) as store:
+        for info in sorted(store.shards(), key=lambda info: info.id):
+            if info.is_overlay and info.mounted:
+                _put_in(model, store, info)
+
+
+def mount(model: PreTrainedModel, store: Store, name: str) -> None:
+    """Put an overlay of `store` into `model` as it is now, above those that are there."""
+    parts = [info for info in store.shards() if info.is_overlay and info.name == name]
+    if not parts:
+        raise MissingError(f"there is no overlay {name!r} in {store.place}")
+    unmount(model, name)
+    for info in parts:
+        _put_in(model, store, info)
+
+
+def unmount(model: PreTrainedModel, name: str) -> None:
+    """Take an overlay off; nothing happens if it is not there."""
+    for bank in banks(model).values():
+        bank.unmount(name)
+
+
+def mounted(model: PreTrainedModel) -> list[str]:
+    """Names of the overlays in a model, in the order of mounting."""
+    return list(dict.fromkeys(name for bank in banks(model).values() for name in bank.overlays))
+
+
+@contextmanager
+def without_overlays(model: PreTrainedModel) -> Iterator[None]:
+    """The model without any overlay while the block is open."""
+    held = {bank: bank.overlays for bank in banks(model).values()}
+    try:
+        for name in mounted(model):
+            unmount(model, name)
+        yield
+    finally:
+        for bank, overlays in held.items():
+            for name, shard in overlays.items():
+                bank.mount(name, shard)
+
+
+def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
+    bank = banks(model).get(info.layer)
+    if bank is None or info.rule != RADIUS:
+        raise FormatError(
+            f"overlay {info.name!r} has slots of rule {info.rule!r} for layer {info.layer}, which this model "
+            "has no place for"
+        )
+    layout = lay_out(info, store.live(info.layer, info.name))
+    if not layout.capacity:
+        return
+    first = next(bank.parameters())
+    rows = {field: torch.from_numpy(layout.array(store.vectors, field)[0]) for field in info.fields}
+    key, bias, value = (rows[field].to(first) for field in ("key", "key_bias", "value"))
+    weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
+    shard = RadiusShard(key, bias[:, 0], cast(Tensor, value * weights[:, None]))
+    shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())
+    bank.mount(info.name, shard)
