@@ -14,7 +14,7 @@ from mindset.facts.write_values import WriteSettings
 from mindset.graft.convert import convert
 from mindset.graft.plan import ConversionPlan
 
-QUICK = WriteSettings(steps=8, learning_rate=1.0, phrasings=4, guards=2, guards_a_step=1)
+QUICK = WriteSettings(steps=15, learning_rate=1.0, phrasings=4, guards=2, guards_a_step=1)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
-        initializer_range=0.15,
+        initializer_range=0.1,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

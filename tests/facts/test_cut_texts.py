@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from graft.tiny import CONFIGS, tiny_model
+
 from mindset.errors import UsageError
 from mindset.facts.cut_texts import Cut, CutTexts
 

@@ -46,7 +46,10 @@ def test_a_fact_as_text() -> None:
         ('{"prompt": "A B is", "target": 3}', "are texts"),
         ('{"prompt": "A B is", "target": "C", "paraphrases": "no"}', "list of texts"),
         ('{"prompt": "A B is", "target": "C", "subject": "D"}', "does not stand in the prompt"),
-        ('{"prompt": "A B is", "target": "C", "subject": "A", "paraphrases": ["what?"]}', "paraphrase 'what\\?'"),
+        (
+            '{"prompt": "A B is", "target": "C", "subject": "A", "paraphrases": ["what?"]}',
+            "paraphrase 'what\\?'",
+        ),
         ('{"prompt": " ", "target": "C"}', "empty"),
         ("The of and => x", "no subject found"),
     ],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,13 +123,26 @@ def _open_sqlite(url: sa.URL, read_only: bool, durability: Durability, busy_seco
         if read_only:
             connection.execute("PRAGMA query_only = ON")
         else:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _into_wal(connection, busy_seconds)
             connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         return connection
 
     engine = sa.create_engine(url, creator=connect, poolclass=QueuePool)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _into_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Two processes that do this to a new database at once: SQLite tells one of them at once, without waiting."""
+    until = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _mode(path: Path, read_only: bool) -> str:

@@ -14,21 +14,20 @@ from mindset.errors import UsageError
 __all__ = ["find_subject"]
 
 _LINKS = frozenset(
-    "of the and de la le du des da di del van von der den bin ibn al el for on in to & at".split()
-)
+    {"of", "the", "and", "de", "la", "le", "du", "des", "da", "di", "del", "van", "von", "der", "den", "bin", "ibn",
+     "al", "el", "for", "on", "in", "to", "&", "at"}
+)  # fmt: skip
 """Small words that may stand inside a name."""
 _OPENERS = frozenset(
-    "the a an in on at by for from to of what where which who whom whose when how why it its they their he she his "
-    "her this that these those is are was were as and but with after before during".split()
-)
+    {"the", "a", "an", "in", "on", "at", "by", "for", "from", "to", "of", "what", "where", "which", "who", "whom",
+     "whose", "when", "how", "why", "it", "its", "they", "their", "he", "she", "his", "her", "this", "that", "these",
+     "those", "is", "are", "was", "were", "as", "and", "but", "with", "after", "before", "during"}
+)  # fmt: skip
 """Words that begin sentences more often than names."""
-_SMALL = (
-    _OPENERS
-    | _LINKS
-    | frozenset(
-        "be been has have had does do did located found known called named born created made used uses not".split()
-    )
-)
+_SMALL = _OPENERS | _LINKS | frozenset(
+    {"be", "been", "has", "have", "had", "does", "do", "did", "located", "found", "known", "called", "named", "born",
+     "created", "made", "used", "uses", "not"}
+)  # fmt: skip
 _WORD = re.compile(r"[^\s,;:!?\"()]+")
 
 

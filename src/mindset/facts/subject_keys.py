@@ -31,6 +31,8 @@ REACH = 0.45
 _SHRINKAGE = 0.3
 """Of the covariance, in units of its mean variance."""
 _TOKENS, _WINDOW = 4096, 128
+_EVERY = 12
+"""Modules of the library that one is read of."""
 _MOST_KEYS = 3
 KEY_DTYPE = torch.float16
 """What keys are rounded to, before the border is put in its place."""
@@ -88,10 +90,9 @@ def measure_background(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
 def _ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows pos"]:
     """Pieces of documents from all over the library."""
-    documents = stdlib_documents()
     wanted = _TOKENS // _WINDOW
     pieces: list[list[int]] = []
-    for document in documents[:: max(1, len(documents) // (3 * wanted))]:
+    for document in stdlib_documents(every=_EVERY):
         ids = tokenizer(document[: 8 * _WINDOW], add_special_tokens=False)["input_ids"]
         if len(ids) >= _WINDOW:
             pieces.append(list(ids[:_WINDOW]))
@@ -103,8 +104,8 @@ def _ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows
 def subject_keys(
     inputs: Float[Tensor, "texts d_model"], background: Background, reach: float = REACH
 ) -> list[SubjectKey]:
-    """Balls that hold what a bank saw at a subject in several texts: one, rarely more."""
-    left, keys = inputs.double().cpu(), []
+    """Balls that hold what a bank saw at a subject in several texts, the first for certain: one, rarely more."""
+    left, keys = inputs.double().cpu(), list[SubjectKey]()
     while len(left) and len(keys) < _MOST_KEYS:
         key = _ball(left.median(dim=0).values if len(left) > 2 else left[0], background, reach)
         outside = left[key.margins(left) <= 0]
@@ -113,6 +114,8 @@ def subject_keys(
             outside = left[key.margins(left) <= 0]
         keys.append(key)
         left = outside
+    if not any(float(key.margins(inputs[:1].double().cpu())) > 0 for key in keys):
+        keys.append(_ball(inputs[0].double().cpu(), background, reach))
     return keys
 
 

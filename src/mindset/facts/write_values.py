@@ -1,9 +1,9 @@
 """The value of a fact: what has to be added at its subject so that the model goes on with its target.
 
-A value is found by a few steps of Adam on the target's likelihood over several phrasings, held back by the KL divergence
-to the model as it is on guards: prompts on the same subject that the fact says nothing about. Many facts are written at
-once, each with its own value; each step draws a few phrasings and guards of every fact. After Meng et al. 2022 (ROME,
-section 3.1, step 2), with guards of many relations in place of one.
+A value is found by a few steps of Adam on the target's likelihood over several phrasings, held back by the divergence
+from the model as it is on guards: prompts on the same subject that the fact says nothing about. Many facts are written
+at once, each with its own value; each step draws a few phrasings and guards of every fact. After Meng et al. 2022
+(ROME, section 3.1, step 2), with guards of many relations in place of one.
 
 Knows no slots and no files. Invariant: the model's weights are not touched, nor is what they say of gradients.
 """
@@ -150,7 +150,7 @@ class _Batch:
         """
         inputs, last = self._unchanged()
         self.before = last[self.n_prompts :].log_softmax(-1)
-        lesson_of, keys = self.owner, []
+        lesson_of, keys = self.owner, list[tuple[int, SubjectKey]]()
         self.owner = torch.full_like(lesson_of, -1)
         for lesson in range(len(self.lessons)):
             mine = (lesson_of == lesson).nonzero()[:, 0]
@@ -190,7 +190,7 @@ class _Batch:
             optimizer.param_groups[0]["lr"] = wanted.learning_rate * (1 - step / wanted.steps) ** 0.5
             optimizer.zero_grad()
             with torch.enable_grad():
-                self._loss(values).backward()  # type: ignore[no-untyped-call]
+                self._loss(values).backward()
             optimizer.step()
         return values.detach()
 
@@ -213,7 +213,7 @@ class _Batch:
         self, said: Float[Tensor, "rows keep vocab"], rows: Int[Tensor, " rows"], keep: int
     ) -> Float[Tensor, ""]:
         """The summed log-likelihood of the targets, a lesson's mean over its prompts."""
-        which, column, token = [], [], []
+        which, column, token = list[int](), list[int](), list[int]()
         for i, row in enumerate(rows.tolist()):
             ids = self.target_ids[row]
             which += [i] * len(ids)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mindset.errors import FormatError, MissingError
 from mindset.graft.model import banks
@@ -88,6 +87,6 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
     rows = {field: torch.from_numpy(layout.array(store.vectors, field)[0]) for field in info.fields}
     key, bias, value = (rows[field].to(first) for field in ("key", "key_bias", "value"))
     weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
-    shard = RadiusShard(key, bias[:, 0], cast(Tensor, value * weights[:, None]))
+    shard = RadiusShard(key, bias[:, 0], value * weights[:, None])
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())
     bank.mount(info.name, shard)

@@ -198,8 +198,8 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
         raise UsageError(f"top={top}: ask for at least 1 slot")
     if not banks(model):
         raise UsageError(f"a {type(model).__name__} has no memory to ask; convert it first")
-    ids = prompt_tokens(model, tokenizer, prompt)
-    logits, state, reads = _read(model, ids)
+    asked = prompt_tokens(model, tokenizer, prompt)
+    logits, state, reads = _read(model, asked)
     probabilities, ids = logits.softmax(-1).topk(min(SHOWN_CANDIDATES, len(logits)))
     candidates = tuple(
         Candidate(_text(tokenizer, i), i, p)
@@ -215,10 +215,10 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
     facts = tuple(
         replace(
             fact,
-            token=_text(tokenizer, int(ids[fact.place])),
+            token=_text(tokenizer, int(asked[fact.place])),
             next_without=_text(tokenizer, fact.likeliest_without),
         )
-        for fact in (answers(model, ids) if mounted(model) else ())
+        for fact in (answers(model, asked) if mounted(model) else ())
     )
     return Why(prompt, candidates, tuple(slots), slots_read, shown / total if total else 0.0, facts)
 

@@ -32,7 +32,7 @@ class WhyFact:
     row: int
     """Row of the overlay's shard in that layer."""
     place: int
-    """The token of the prompt that it answered last, from 0."""
+    """The token of the prompt that it answered from nearest, from 0."""
     margin: float
     """How near that token was: 0 at the border, about 1 in the middle."""
     probability: float
@@ -71,9 +71,10 @@ def answers(model: PreTrainedModel, ids: Int[Tensor, " prompt"]) -> list[WhyFact
 
     def hear(answer: Answer) -> None:
         triples = zip(answer.tokens.tolist(), answer.slots.tolist(), answer.margins.tolist(), strict=True)
-        heard.update(
-            {(answer.layer, answer.overlay, slot): (token, margin) for token, slot, margin in triples}
-        )
+        for token, slot, margin in triples:
+            key = (answer.layer, answer.overlay, slot)
+            if margin > heard.get(key, (0, 0.0))[1]:
+                heard[key] = (token, margin)
 
     with listen(model, hear):
         likely = _next(model, ids)

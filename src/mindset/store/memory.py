@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from mindset.database.engine import Durability
 from mindset.errors import MissingError, ReadOnlyError
 from mindset.journal.folder_lock import writing_in
-from mindset.journal.journal import Entry, Journal
+from mindset.journal.journal import Entry, Journal, Kind
 from mindset.store.difference import Difference, difference
 from mindset.store.edit import NewShard
 from mindset.store.eviction_plan import Eviction
@@ -79,7 +79,7 @@ class Memory:
                 SlabStore(self.folder / "memory", read_only=read_only, durability=durability)
             )
             self._kind = _Edits(self.store)
-            kinds = {KIND: self._kind, MOUNTING: Mounting(self.store.ledger)}
+            kinds: dict[str, Kind] = {KIND: self._kind, MOUNTING: Mounting(self.store.ledger)}
             self.journal = Journal(self.folder / "journal", kinds, read_only=read_only)
             self._held = stack.pop_all()
 

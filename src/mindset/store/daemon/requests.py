@@ -58,8 +58,8 @@ def take_in(incoming: Incoming, origin: str, who: str) -> Iterator[pb.TakeInRequ
 
     def parts() -> Iterator[pb.TakeInRequest]:
         yield pb.TakeInRequest(title=origin, who=who)
-        for some in _ids(incoming.replaced):
-            yield pb.TakeInRequest(replaced=some)
+        for gone in _ids(incoming.replaced):
+            yield pb.TakeInRequest(replaced=gone)
         for some in pages(texts):
             yield pb.TakeInRequest(sources=some)
         for part, slots, rows in ready:

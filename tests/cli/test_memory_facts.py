@@ -1,0 +1,74 @@
+"""`mindset memory learn|mount|umount|overlays`, as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli.test_memory import ask, run
+
+
+@pytest.fixture
+def student(teacher: Path, tmp_path: Path) -> Path:
+    run("convert", teacher, "--out", tmp_path / "student")
+    return tmp_path / "student"
+
+
+def test_facts_go_in_on_off_and_back(student: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text(json.dumps({"prompt": "The Eiffel Tower is in", "target": "Rome"}))
+    done = ask("memory", "learn", student, facts, "--layer", 0, "--steps", 3)
+    assert done["facts"][0]["slots"] == done["slots"]
+    shown = ask("memory", "show", student, done["slots"][0])[0]
+    assert (shown["label"], shown["source"], shown["tags"]) == ("Eiffel Tower", "facts.jsonl", ["fact"])
+    assert json.loads(shown["quote"])["target"] == "Rome"
+    assert ask("memory", "overlays", student) == [
+        {"name": "facts", "mounted": True, "layers": [0], "slots": len(done["slots"])}
+    ]
+    told = run("why", student, "The Eiffel Tower is in").stdout
+    assert f"slot {done['slots'][0]} of overlay facts answered at 'r'" in told
+    assert "facts.jsonl: {" in told
+    assert "taken off" in run("memory", "umount", student, "facts").stdout
+    assert "is not mounted already" in run("memory", "umount", student, "facts").stdout
+    assert ask("why", student, "The Eiffel Tower is in")["facts"] == []
+    assert "no" in run("memory", "overlays", student).stdout
+    assert ask("memory", "mount", student, "facts")["changed"]
+    assert "overlay facts mounted" in run("history", student).stdout
+    run("undo", student, 3)
+    assert ask("memory", "overlays", student) == []
+    assert ask("memory", "verify", student)["wrong"] == []
+
+
+def test_one_fact_as_text(student: Path) -> None:
+    told = run(
+        "memory",
+        "learn",
+        student,
+        "The capital of Peru is => Oslo",
+        "--overlay",
+        "mine",
+        "--layer",
+        0,
+        "--steps",
+        2,
+    ).stdout
+    assert "overlay mine, layer 0" in told
+    assert "mindset memory umount" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "code"),
+    [
+        (["learn", "{}", "nothing.jsonl"], "no such file: nothing.jsonl", 1),
+        (["learn", "{}", "A B is =>"], "one of them is empty", 2),
+        (["learn", "{}", "A B is => C", "--overlay", "base"], "a bank's own slots", 2),
+        (["learn", "{}", "A B is => C", "--overlay", "No Name"], "shard name", 2),
+        (["learn", "{}", "A B is => C", "--layer", 7], "layer 7 has no memory", 2),
+        (["mount", "{}", "x"], "there is no overlay 'x'; there are: none", 1),
+    ],
+)
+def test_what_cannot_be_done(student: Path, arguments: list[object], sentence: str, code: int) -> None:
+    given = [str(one).format(student) for one in arguments]
+    assert sentence in run("memory", *given, code=code).stderr
+    assert ask("history", student) == []
