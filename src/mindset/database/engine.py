@@ -138,11 +138,12 @@ def _into_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.02)
+        else:
+            return
 
 
 def _mode(path: Path, read_only: bool) -> str:
