@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a test worker: two cores, two workers.
 test slow coverage: export OMP_NUM_THREADS := 1
 
-.PHONY: help install demo test slow coverage lint format types layers docs docs-check proto check clean
+.PHONY: help install demo tour test slow coverage lint format types layers docs docs-check proto check clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p; s/^\([a-z-]*\):  *## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,6 +40,9 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 
 demo: $(INSTALLED) ## convert, check, distil and report a real model (about 15 minutes)
 	$(BIN)/mindset demo $(ARGS)
+
+tour: $(INSTALLED) ## facts into a real model and out again (two minutes)
+	$(BIN)/mindset tour $(ARGS)
 
 test: $(INSTALLED) ## all tests but the slow ones
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

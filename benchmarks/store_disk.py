@@ -159,7 +159,7 @@ def _count(bench: Bench) -> None:
         rng = np.random.default_rng(bench.seed)
         with scratch() as folder:
             counters = Counters(folder / "counters")
-            counters.add(Reads.of(np.arange(n), np.zeros(n)), 0, 0.01)
+            counters.add(Reads.of(np.arange(n), np.zeros(n), 0, 0.01), 0, 0.01)
             database = sqlite3.connect(folder / "c.sqlite")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("CREATE TABLE c (id INTEGER PRIMARY KEY, hits INTEGER, last INTEGER, crf REAL)")
@@ -172,7 +172,9 @@ def _count(bench: Bench) -> None:
                 database.executemany(update, ((1, 0.5, int(row)) for row in rows))
                 database.commit()
 
-            mapped, sql = in_turn(lambda: counters.add(Reads.of(rows, np.ones(reads)), 1, 0.01), in_sql, 9)
+            mapped, sql = in_turn(
+                lambda: counters.add(Reads.of(rows, np.ones(reads), 1, 0.01), 1, 0.01), in_sql, 9
+            )
             database.close()
         return Measured(sql / mapped, 1.0, extra={"mapped_ms": mapped * 1e3, "sql_ms": sql * 1e3})
 

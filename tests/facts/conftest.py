@@ -20,7 +20,8 @@ QUICK = WriteSettings(steps=15, learning_rate=1.0, phrasings=4, guards=2, guards
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four layers that read bytes; trained by nobody, so that only a fact makes them say anything."""
-    teacher = tmp_path_factory.mktemp("teacher")
+    place = tmp_path_factory.mktemp("model")
+    teacher = place / "teacher"
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     config = LlamaConfig(
         vocab_size=len(alphabet),
@@ -39,7 +40,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(teacher)
-    folder = tmp_path_factory.mktemp("converted") / "model"
+    folder = place / "converted"
     convert(str(teacher), folder, ConversionPlan())
     return folder
 

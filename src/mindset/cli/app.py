@@ -28,6 +28,7 @@ class Row(NamedTuple):
 # In the order of the work, which is also the order of the help page.
 COMMANDS = {
     "demo": Row("mindset.cli.demo:demo", "See it all on a real model in 15 minutes."),
+    "tour": Row("mindset.cli.tour:tour", "See facts learned, cited and taken off, in two minutes."),
     "models": Row("mindset.cli.models:models", "List the models known by name, or get one."),
     "convert": Row("mindset.cli.convert:convert", "Put a memory in place of a model's FF blocks."),
     "distill": Row("mindset.cli.distill:distill", "Train a memory to speak like its teacher."),
