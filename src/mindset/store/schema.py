@@ -66,6 +66,15 @@ SCHEMA = Schema(
             sqlite=(*SLOT_TEXT.statements("sqlite"), *SOURCE_TEXT.statements("sqlite")),
             postgresql=(*SLOT_TEXT.statements("postgresql"), *SOURCE_TEXT.statements("postgresql")),
         ),
+        Migration(
+            2,
+            "pages of a million slots",
+            (
+                "CREATE INDEX slots_page ON slots (shard, slot) WHERE alive = 1",
+                "CREATE INDEX slots_pinned ON slots (slot) WHERE alive = 1 AND pinned = 1",
+                "CREATE INDEX slots_suppressed ON slots (slot) WHERE alive = 1 AND weight = 0",
+            ),
+        ),
     ),
 )
 

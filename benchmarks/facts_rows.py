@@ -1,0 +1,141 @@
+"""Rows on facts that are held at once: ours with its bars, and the others beside it, scored by the same code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.facts_methods import (
+    Held,
+    exactly_as_before,
+    fine_tuned,
+    grace,
+    ours,
+    scratch_model,
+)
+from benchmarks.facts_scoring import Before, Record, likelihoods, read_records, score, state_before
+from benchmarks.rows import Bench, Measured, settings_of
+from mindset.facts.write_values import WriteSettings
+from mindset.graft.model import banks
+
+__all__ = ["held_rows"]
+
+FIRST_SCORED = 500
+BARS = {
+    "efficacy": ">= 0.95", "efficacy by probability": ">= 0.99", "paraphrase": ">= 0.60",
+    "paraphrase by probability": ">= 0.95", "locality: neighbours": ">= 0.98", "locality: same subject": ">= 0.90",
+    "locality: relations": ">= 0.99",
+}  # fmt: skip
+"""At 100 facts held."""
+
+
+def held_rows(bench: Bench, shared: Path) -> None:
+    """Ours at 100 facts, one of them alone, and the others at 100."""
+    count = 6 if bench.quick else 100
+    settings = WriteSettings(steps=5) if bench.quick else WriteSettings()
+    records = read_records(shared, FIRST_SCORED, count)
+    shown = {"facts": count, "first": FIRST_SCORED, "threads": torch.get_num_threads()}
+    sizes = {"others": 2 if bench.quick else 20, "relations": 20 if bench.quick else 500,
+             "windows": 2 if bench.quick else 40}  # fmt: skip
+    with scratch_model() as (loaded, folder):
+        kept: dict[str, Any] = {}
+
+        def before() -> Before:
+            if "before" not in kept:
+                kept["before"] = state_before(
+                    loaded.model, loaded.tokenizer, records, shared, **sizes, seed=bench.seed
+                )
+            return kept["before"]  # type: ignore[no-any-return]
+
+        mine = shown | {"write": settings_of(settings), **sizes}
+        _ours(bench, (loaded, folder), records, settings, before, mine)
+        methods: dict[str, Callable[[], AbstractContextManager[Held]]] = {
+            "fine-tuning one layer": lambda: fine_tuned(loaded, records, settings),
+            "GRACE-style codebook": lambda: grace(loaded, records),
+        }
+        for name, method in methods.items():
+            _peer(bench, loaded, records, name, method, before, shown | sizes)
+
+
+def _ours(
+    bench: Bench, opened: Any, records: list[Record], settings: WriteSettings, before: Callable[[], Before], shown: Any
+) -> None:  # fmt: skip
+    loaded, folder = opened
+    kept: dict[str, Any] = {}
+
+    def figures() -> dict[str, float]:
+        if not kept:
+            asked = before()
+            with ours(loaded, folder, records, settings) as held:
+                kept["figures"] = score(held.model, loaded.tokenizer, records, asked)
+                kept["alone"] = _alone(loaded, records)
+            kept["extra"] = held.extra | {"seconds_a_fact": held.seconds / len(records)}
+            kept["same"] = exactly_as_before(loaded, folder, [one.fact.prompt for one in records[:10]])
+        return kept["figures"]  # type: ignore[no-any-return]
+
+    def row(name: str, take: Callable[[], float], unit: str, bar: str | None) -> None:
+        def measure() -> Measured:
+            everything = figures()
+            return Measured(take(), extra=everything | kept["extra"])
+
+        bench.row(f"ours, {len(records)} held: {name}", measure, unit=unit, settings=shown, bar=bar)
+
+    for name, bar in BARS.items():
+        row(name, lambda name=name: figures()[name], "of facts or prompts", bar)  # type: ignore[misc]
+    row("KL on unrelated text", lambda: figures()["kl a token"], "nats a token", None)
+    row("seconds a fact", lambda: float(kept["extra"]["seconds_a_fact"]), "s", "<= 5")
+    row("bytes a fact on disk", lambda: float(kept["extra"]["bytes_a_fact"]), "bytes", "<= 4000")
+    row("logits differ after taking off, or slots damaged", lambda: float(not kept["same"]) +
+        kept["extra"]["slots_damaged"], "differences", "<= 0")  # fmt: skip
+    for name, bar in (("efficacy", ">= 0.97"), ("efficacy by probability", ">= 0.99"), ("paraphrase", None),
+                      ("paraphrase by probability", None)):  # fmt: skip
+        row(f"one alone, {name}", lambda name=name: kept["alone"][name], "of facts", bar)  # type: ignore[misc]
+
+
+def _alone(loaded: Any, records: list[Record]) -> dict[str, float]:
+    """Every fact with all others' slots mute: those that answer at a subject are its own, so the nearest of all."""
+    (bank,) = [bank for bank in banks(loaded.model).values() if bank.overlays]
+    shard = bank.overlays["facts"]
+    found: dict[str, list[float]] = {}
+    for record in records:
+        shard.muted = set()
+        own = _own_slots(loaded, record)
+        shard.muted = set(range(shard.n_slots)) - own
+        for name, prompt in (("efficacy", record.fact.prompt), ("paraphrase", record.rephrased)):
+            (new,) = likelihoods(loaded.model, loaded.tokenizer, [prompt], [record.fact.target])
+            (old,) = likelihoods(loaded.model, loaded.tokenizer, [prompt], [record.old])
+            found.setdefault(name, []).append(new[1])
+            found.setdefault(f"{name} by probability", []).append(new[0] > old[0])
+    shard.muted = set()
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+@torch.no_grad()
+def _own_slots(loaded: Any, record: Record) -> set[int]:
+    from mindset.graft.recording import listen
+
+    heard: set[int] = set()
+    with listen(loaded.model, lambda answer: heard.update(answer.slots.tolist())):
+        for prompt in (record.fact.prompt, record.rephrased):
+            loaded.model(torch.tensor([loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]]))
+    return heard
+
+
+def _peer(
+    bench: Bench, loaded: Any, records: list[Record], name: str, method: Callable[[], AbstractContextManager[Held]],
+    before: Callable[[], Before], shown: Any,
+) -> None:  # fmt: skip
+    def measure() -> Measured:
+        asked, began = before(), time.perf_counter()
+        with method() as held:
+            taken = (held.seconds or time.perf_counter() - began) / len(records)
+            figures = score(held.model, loaded.tokenizer, records, asked)
+        return Measured(figures["paraphrase"], extra=figures | {"seconds_a_fact": taken})
+
+    bench.row(f"{name}, {len(records)} held: paraphrase", measure, unit="of facts", settings=shown)
