@@ -57,6 +57,28 @@ def test_one_fact_as_text(student: Path) -> None:
     assert "mindset memory umount" in told
 
 
+def test_slots_are_found_by_what_they_do(student: Path) -> None:
+    found = ask("memory", "search", student, "--promotes", "Paris", "--limit", 3)
+    assert len({one["slot"] for one in found}) == 3
+    assert "adds" in run("memory", "search", student, "--promotes", "Paris", "--layer", 1).stdout
+    spoke = ask("memory", "search", student, "--prompt", "A fox", "--limit", 3)
+    assert [one["slot"] for one in spoke] == [
+        one["slot"] for one in ask("why", student, "A fox", "--top", 3)["slots"]
+    ]
+    assert (
+        "not together" in run("memory", "search", student, "--prompt", "a", "--promotes", "b", code=2).stderr
+    )
+    assert "--limit only" in run("memory", "search", student, "fox", "--promotes", "b", code=2).stderr
+
+
+def test_a_deletion_is_previewed(student: Path) -> None:
+    seen = ask("memory", "rm", student, 1, 2, "--preview", "--prompt", "A fox")
+    assert seen["slots"] == [1, 2]
+    assert seen["asked"] > 1
+    assert "Nothing was changed" in run("memory", "rm", student, 1, "--preview").stdout
+    assert ask("history", student) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence", "code"),
     [

@@ -119,10 +119,12 @@ def stats(place: Path | str, as_json: bool) -> None:
     metavar="NAME",
     help="hits, last, influence or created, the most first.",
 )
+@click.option("--promotes", metavar="WORD", help="Slots whose values raise this word most; loads the model.")
+@click.option("--prompt", metavar="TEXT", help="Slots that fire at the end of this; loads the model.")
 @options.json_option
 def search(
     *, place: Path | str, text: str | None, limit: int, after: int | None, newest: bool, sort: str | None,
-    as_json: bool, **where: Any,
+    promotes: str | None, prompt: str | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Find slots by words and filters.
 
@@ -136,8 +138,16 @@ def search(
       mindset memory search smol "eiffel tower" --limit 5
       mindset memory search smol --layer 4 --pinned
       mindset memory search smol --sort influence
+      mindset memory search smol --promotes Paris
     """
     from mindset.errors import UsageError
+
+    if promotes is not None or prompt is not None:
+        given = {"text": text, "after": after, "newest": newest or None, "sort": sort, **where}
+        _search_model(
+            place, promotes, prompt, limit, {k: v for k, v in given.items() if v is not None}, as_json
+        )
+        return
     from mindset.store.ranked import ranked
     from mindset.store.scan import Where
 
@@ -160,6 +170,67 @@ def search(
     _print_records(found, used)
     more = f"; more with --after {found[-1].id}" if len(found) == limit else ""
     render.say(f"\n{len(found)} of {'' if whole else 'more than '}{total:,} slots{more}")
+
+
+def _preview(place: Path | str, slots: tuple[int, ...], prompts: tuple[str, ...], as_json: bool) -> None:
+    """What a deletion would move."""
+    from mindset.errors import UsageError
+    from mindset.facts.preview import preview_deletion
+
+    if not isinstance(place, Path):
+        raise UsageError("a daemon knows no model; give the folder that it serves")
+    seen = preview_deletion(place, slots, prompts)
+    if as_json:
+        render.print_json(asdict(seen))
+        return
+    columns = {"prompt": "left", "now": "left", "then": "left", "probability": "right", "of it then": "right"}
+    rows = (
+        (
+            one.prompt,
+            repr(one.before),
+            repr(one.after),
+            f"{one.probability:.1%}",
+            f"{one.probability_after:.1%}",
+        )
+        for one in seen.moved
+    )
+    render.print_table(columns, rows)
+    render.say(
+        f"\n{len(seen.moved)} of {seen.asked} answers would move; where they stay, a probability moves by at most "
+        f"{seen.largest_shift:.1%}. Nothing was changed."
+    )
+
+
+def _search_model(
+    place: Path | str, promotes: str | None, prompt: str | None, limit: int, given: dict[str, Any], as_json: bool
+) -> None:  # fmt: skip
+    """By what slots do, which only the model knows."""
+    from mindset.errors import UsageError
+    from mindset.probe.slot_search import firing, promoting
+
+    layer = given.pop("layer", None)
+    if given or (promotes is not None and prompt is not None):
+        raise UsageError("--promotes and --prompt go with --layer and --limit only, and not together")
+    if not isinstance(place, Path):
+        raise UsageError("a daemon knows no model; give the folder that it serves")
+    if promotes is not None:
+        found, what = promoting(place, promotes, limit, layer=layer), "adds"
+    else:
+        found, what = firing(place, str(prompt), limit, layer=layer), "influence"
+    if as_json:
+        render.print_json([asdict(one) for one in found])
+        return
+    columns = {
+        "slot": "right",
+        "layer": "right",
+        "shard": "left",
+        "head": "right",
+        what: "right",
+        "label": "left",
+    }
+    render.print_table(
+        columns, ((s.slot or "-", s.layer, s.shard, s.head, f"{s.score:+.3f}", s.label) for s in found)
+    )
 
 
 @memory.command("show")
@@ -200,14 +271,27 @@ def show(place: Path | str, slots: tuple[int, ...], as_json: bool) -> None:
 @memory.command("rm")
 @options.memory_place
 @SLOTS
+@click.option("--preview", is_flag=True, help="Show which answers would move, and change nothing.")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="With --preview, ask this too; repeat."
+)
 @options.json_option
-def rm(place: Path | str, slots: tuple[int, ...], as_json: bool) -> None:
+def rm(
+    place: Path | str, slots: tuple[int, ...], preview: bool, prompts: tuple[str, ...], as_json: bool
+) -> None:
     """Take slots out.
+
+    --preview asks the model some prompts with and without the slots: those of all learned facts, general ones, and
+    the lines of `probes.txt` in DIR, which is yours.
 
     \b
     Example:
       mindset memory rm smol 1203 1204
+      mindset memory rm smol 1203 --preview --prompt "The Eiffel Tower is in"
     """
+    if preview:
+        _preview(place, slots, prompts, as_json)
+        return
     with writing(place) as opened:
         opened.delete(list(slots))
         tell(opened, as_json)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from mindset.graft.families import family_of, layers_of
 
-__all__ = ["direct_logits", "final_norm", "residual_directions"]
+__all__ = ["direct_logits", "final_norm", "logit_gradient", "residual_directions"]
 
 NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 """Names of the norm after the last layer, beside the list of layers."""
@@ -36,6 +36,21 @@ def direct_logits(
     model: PreTrainedModel, state: Float[Tensor, " d_model"], directions: Float[Tensor, "n d_model"]
 ) -> Float[Tensor, "n vocab"]:
     """What each direction adds to the logits, per unit of it, at the residual `state` after the last layer."""
+    return _derivative(_tail(model), state, directions)
+
+
+def logit_gradient(
+    model: PreTrainedModel, state: Float[Tensor, " d_model"], token: int
+) -> Float[Tensor, " d_model"]:
+    """What one unit of each coordinate of `state` adds to the logit of `token`: `direct_logits` for one token."""
+    point = state.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(_tail(model)(point[None])[0, token], point)
+    return gradient
+
+
+def _tail(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """From the residual stream after the last layer to the logits."""
     body = model.get_submodule(family_of(model.config).layers.rpartition(".")[0])
     modules = [final_norm(model), getattr(body, "project_out", None), model.get_output_embeddings()]
 
@@ -44,7 +59,7 @@ def direct_logits(
             x = x if module is None else module(x)
         return x
 
-    return _derivative(tail, state, directions)
+    return tail
 
 
 def residual_directions(
