@@ -49,7 +49,7 @@ class LearnedFact:
 
     fact: Fact
     slots: tuple[int, ...]
-    """Ids of the slots that say it."""
+    """Ids of the slots that say it; none where its subject cannot be told from ordinary text."""
     before: float
     """Probability of the whole target before."""
     after: float
@@ -111,6 +111,8 @@ def learn_into(
         lessons = [make_lesson(tokenizer, group.facts, settings) for group in groups]
         background = measure_background(model, tokenizer, layer)
         written = write_values(model, banks(model)[layer], background, lessons, settings)
+    if not written:
+        raise UsageError("no subject can be told from ordinary text at this layer; nothing was learned")
     before = target_probabilities(model, tokenizer, facts.facts)
     ids = memory.put_in(
         _incoming(memory, facts, overlay, layer, groups, written), f"{facts.name}, overlay {overlay}"
@@ -241,7 +243,7 @@ def _report(
     for one, number in zip(written, ids, strict=True):
         slots.setdefault(groups[one.lesson].facts[0].subject, []).append(number)
     facts = tuple(
-        LearnedFact(fact, tuple(slots[fact.subject]), then.probability, now.probability, now.greedy)
+        LearnedFact(fact, tuple(slots.get(fact.subject, ())), then.probability, now.probability, now.greedy)
         for fact, then, now in zip(given.facts, before, after, strict=True)
     )
     replaced = tuple(one.id for group in groups for one in group.replaced)

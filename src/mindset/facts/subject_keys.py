@@ -5,7 +5,9 @@ covariance of the bank's inputs: directions in which all text varies count littl
 the ball is a half-space, `key . x + key_bias > 0`; both are scaled so that the number is 1 at the middle and 0 at the
 border, which lies at `reach` of the way from the middle of the subject to that of all text.
 
-A subject that looks different in some places, such as a single token that begins the text, gets a second ball.
+A subject that looks different in some places gets a second ball. No ball may hold anything of ordinary text: where one
+would, its border is drawn nearer, and one that then no longer holds its own middle is left out. That is so for most
+subjects of one token at the very beginning of a text, where the network keeps the same state whatever the token is.
 Knows no facts and no slots. Source: the linear discriminant, Fisher 1936, with Ledoit-Wolf-like shrinkage.
 """
 
@@ -19,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mindset.distill.stdlib_text import stdlib_documents
-from mindset.graft.calibration import Moments, ff_inputs
+from mindset.graft.calibration import ff_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +36,8 @@ _TOKENS, _WINDOW = 4096, 128
 _EVERY = 12
 """Modules of the library that one is read of."""
 _MOST_KEYS = 3
+_MARGIN = 0.05
+"""How far ordinary text stays from every ball."""
 KEY_DTYPE = torch.float16
 """What keys are rounded to, before the border is put in its place."""
 
@@ -45,6 +49,8 @@ class Background:
     mean: Float[Tensor, " d_model"]
     precision: Float[Tensor, "d_model d_model"]
     """Inverse of the shrunk covariance; float64, like the mean."""
+    seen: Float[Tensor, "tokens d_model"]
+    """The inputs themselves, those at the beginnings of texts among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +72,10 @@ class _Enough(Exception):  # noqa: N818  not an error
 @torch.no_grad()
 def measure_background(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int) -> Background:
     """Mean and precision over a few thousand tokens of the standard library's documentation."""
-    moments: list[Moments] = []
+    seen: list[Tensor] = []
 
     def take(x: Tensor) -> None:
-        if not moments:
-            moments.append(Moments.empty(x.shape[1]))
-        moments[0].add(x)
+        seen.append(x.detach().double().cpu())
         raise _Enough
 
     for rows in _ordinary_tokens(tokenizer).split(4):
@@ -80,12 +84,13 @@ def measure_background(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
                 model(rows.to(model.device), use_cache=False)
         except _Enough:
             continue
-    mean = moments[0].mean
-    covariance = moments[0].moment - torch.outer(mean, mean)
+    inputs = torch.cat(seen)
+    mean = inputs.mean(dim=0)
+    covariance = (inputs - mean).T @ (inputs - mean) / len(inputs)
     shrunk = covariance + _SHRINKAGE * covariance.diagonal().mean() * torch.eye(
         len(mean), dtype=torch.float64
     )
-    return Background(mean, torch.linalg.inv(shrunk))
+    return Background(mean, torch.linalg.inv(shrunk), inputs)
 
 
 def _ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows pos"]:
@@ -104,24 +109,40 @@ def _ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows
 def subject_keys(
     inputs: Float[Tensor, "texts d_model"], background: Background, reach: float = REACH
 ) -> list[SubjectKey]:
-    """Balls that hold what a bank saw at a subject in several texts, the first for certain: one, rarely more."""
+    """Balls that hold what a bank saw at a subject in several texts, and nothing of ordinary text.
+
+    Mostly one; none where the subject cannot be told from ordinary text.
+    """
     left, keys = inputs.double().cpu(), list[SubjectKey]()
+    middle = left.median(dim=0).values if len(left) > 2 else None
     while len(left) and len(keys) < _MOST_KEYS:
-        key = _ball(left.median(dim=0).values if len(left) > 2 else left[0], background, reach)
-        outside = left[key.margins(left) <= 0]
-        if len(outside) == len(left):  # the median of far apart texts may be near none of them
-            key = _ball(left[0], background, reach)
-            outside = left[key.margins(left) <= 0]
-        keys.append(key)
-        left = outside
-    if not any(float(key.margins(inputs[:1].double().cpu())) > 0 for key in keys):
-        keys.append(_ball(inputs[0].double().cpu(), background, reach))
+        key = _alone(_ball(left[0] if middle is None else middle, background, reach), background)
+        outside = torch.ones(len(left), dtype=torch.bool) if key is None else key.margins(left) <= 0
+        if key is not None and not outside.all():
+            keys.append(key)
+            left = left[outside]
+        elif middle is None:  # this text cannot be told from ordinary ones
+            left = left[1:]
+        middle = None
     return keys
 
 
 def _ball(middle: Float[Tensor, " d_model"], background: Background, reach: float) -> SubjectKey:
+    """Around a middle: 1 there, 0 at the border."""
     away = middle - background.mean
     direction = background.precision @ away
     key = direction / float(direction @ away) / reach  # falls by 1 from the middle to the border
     stored = key.to(KEY_DTYPE).double()
     return SubjectKey(stored, 1.0 - float(stored @ middle))
+
+
+def _alone(key: SubjectKey, background: Background) -> SubjectKey | None:
+    """The ball without anything of ordinary text; None if nothing is left of it."""
+    nearest = float(key.margins(background.seen).max()) + _MARGIN
+    if nearest <= 0:
+        return key
+    if nearest >= 1:
+        return None
+    stored = (key.key / (1 - nearest)).to(KEY_DTYPE).double()
+    middle_score = 1.0 - key.bias  # what the old key makes of the middle without its bias
+    return SubjectKey(stored, 1.0 - middle_score / (1 - nearest))

@@ -94,7 +94,7 @@ def write_values(
         for start in range(0, len(lessons), settings.together):
             batch = _Batch(model, bank, lessons[start : start + settings.together], settings, seed=start)
             keys = batch.recognise(background)
-            values = batch.train()
+            values = batch.train() if keys else ()
             written += [
                 Written(start + lesson, key, value) for (lesson, key), value in zip(keys, values, strict=True)
             ]
@@ -155,6 +155,8 @@ class _Batch:
         for lesson in range(len(self.lessons)):
             mine = (lesson_of == lesson).nonzero()[:, 0]
             balls = subject_keys(inputs[mine], background)
+            if not balls:
+                continue
             nearest = torch.stack([ball.margins(inputs[mine].cpu()) for ball in balls]).argmax(0)
             for i, ball in enumerate(balls):
                 rows = mine[nearest == i]
