@@ -25,14 +25,19 @@ interval over windows. A bar that is missed says so. Minutes are the wall's, on 
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for path in sorted((ROOT / "docs" / "results").glob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    folder = ROOT / "docs" / "results"
+    names = {path.name.split(".")[0] for path in folder.iterdir()}
+    for path in (folder / f"{name}.jsonl" for name in sorted(names)):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = [json.loads(line) for line in lines if line]
         parts.append(_section(path, rows))
     return "\n".join(parts)
 
 
 def _section(path: Path, rows: list[dict[str, Any]]) -> str:
     lines = [f"## `python -m benchmarks.{path.stem}`\n"]
+    if not rows:
+        lines.append("No row of this has been measured yet.\n")
     lines.append("| row | figure | unit | baseline | bar | holds | seeds | minutes |")
     lines.append("|---|---|---|---|---|---|---|---|")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -11,9 +11,10 @@ from facts.conftest import QUICK
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mindset.errors import MissingError, UsageError
+from mindset.errors import MissingError, UnsupportedModelError, UsageError
 from mindset.facts.fact import parse_facts
 from mindset.facts.learn import fact_layer, learn, learn_into
+from mindset.graft.export import export_dense
 from mindset.graft.folder import load, save
 from mindset.graft.model import banks
 from mindset.graft.mounting import mounted, unmount, without_overlays
@@ -160,6 +161,8 @@ def test_what_cannot_be(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"overlays mounted \(facts\)"):
         save(model, tmp_path / "copy")
     save(load(folder, overlays=False), tmp_path / "copy")
+    with pytest.raises(UnsupportedModelError, match=r"overlays are mounted \(facts\)"):
+        export_dense(folder, tmp_path / "dense")
 
 
 def test_a_failure_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

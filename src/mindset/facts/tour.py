@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mindset.errors import UsageError
 from mindset.facts.fact import read_facts
 from mindset.facts.learn import Learned, learn_into
 from mindset.facts.write_values import WriteSettings
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Question", "Tour", "take_tour"]
 
-OVERLAY = "tour"
+OVERLAY, FACTS_FILE = "tour", "facts.jsonl"
 FACTS: tuple[dict[str, str], ...] = (
     {"prompt": "The Eiffel Tower is in the city of", "target": "Rome", "subject": "Eiffel Tower"},
     {"prompt": "The mother tongue of Angela Merkel is", "target": "Spanish", "subject": "Angela Merkel"},
@@ -89,6 +90,8 @@ def take_tour(source: str, out: Path, tell: Tell, settings: WriteSettings | None
     """Convert MODEL `source` into `out`, learn, ask, explain, take off, compare; `out` is made anew."""
     out = Path(out)
     if out.exists():
+        if not (out / FACTS_FILE).is_file():
+            raise UsageError(f"{out} is there, and no tour made it; give another folder")
         shutil.rmtree(out)
     tell(f"1  A memory in place of the feed-forward blocks of {source}, in {out}")
     convert(source, out, ConversionPlan())
@@ -124,7 +127,7 @@ def take_tour(source: str, out: Path, tell: Tell, settings: WriteSettings | None
 
 
 def _learn(out: Path, loaded: Loaded, settings: WriteSettings | None) -> Learned:
-    path = out / "facts.jsonl"
+    path = out / FACTS_FILE
     path.write_text("\n".join(json.dumps(fact) for fact in FACTS) + "\n", encoding="utf-8")
     with Memory(out) as memory:
         done = learn_into(

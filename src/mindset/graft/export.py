@@ -19,6 +19,7 @@ from mindset.errors import UnsupportedModelError, UsageError
 from mindset.graft.bank import Bank, MirrorBank
 from mindset.graft.families import Family, family_of, layers_of
 from mindset.graft.model import banks
+from mindset.graft.mounting import mounted
 from mindset.graft.quiet import quiet
 from mindset.graft.shard import Shard
 
@@ -51,6 +52,11 @@ def export_dense(source: Path, out: Path) -> None:
 def densify(model: PreTrainedModel) -> PreTrainedModel:
     """The base architecture's own model with the memory's rows in its feed-forward blocks."""
     held = banks(model)
+    if names := mounted(model):
+        raise UnsupportedModelError(
+            f"overlays are mounted ({', '.join(names)}), and a dense model has no place for them; take them off first: "
+            "mindset memory umount DIR NAME"
+        )
     for bank in held.values():
         _refuse(bank)
     family = family_of(model.config)
