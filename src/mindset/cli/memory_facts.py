@@ -54,7 +54,15 @@ def learn(
     settings = WriteSettings() if steps is None else WriteSettings(steps=steps)
     text = _facts(facts)
     with runtime.active():
-        done = write(folder, text, overlay, layer=layer, settings=settings, device=runtime.device)
+        done = write(
+            folder,
+            text,
+            overlay,
+            layer=layer,
+            settings=settings,
+            dtype=runtime.torch_dtype,
+            device=runtime.device,
+        )
     if as_json:
         render.print_json(asdict(done))
     else:
@@ -151,7 +159,7 @@ def _tell(done: Learned, folder: Path) -> None:
     rows = (
         (
             " ".join(map(str, one.slots)), one.fact.prompt, one.fact.target, f"{one.before:.1%}", f"{one.after:.1%}",
-            "" if one.greedy else "not the likeliest",
+            "" if one.greedy else "not the likeliest" if one.slots else "not written: no slot could tell its subject",
         )
         for one in done.facts
     )  # fmt: skip

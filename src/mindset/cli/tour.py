@@ -36,12 +36,14 @@ def tour(ctx: click.Context, model: str, out: Path | None, runtime: Runtime, as_
     from mindset.facts.tour import take_tour
     from mindset.graft import places
 
+    if runtime.dtype not in (None, "float32"):
+        raise UsageError(f"the tour computes in float32, not in {runtime.dtype}: leave --dtype out")
     own = out is None
     out = places.models_dir() / "tour" if out is None else out
     if not own and out.exists():
         raise UsageError(f"{out} is there already; give another --out")
     with runtime.active():
-        seen = take_tour(model, out, (lambda _: None) if as_json else render.say)
+        seen = take_tour(model, out, (lambda _: None) if as_json else render.say, device=runtime.device)
     if as_json:
         render.print_json(seen.to_json())
     if not (seen.same_files and seen.same_logits) or seen.damaged:

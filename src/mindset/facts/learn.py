@@ -78,10 +78,11 @@ def learn(
     *,
     layer: int | None = None,
     settings: WriteSettings | None = None,
+    dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> Learned:
     """Write facts into the memory of the model in `folder`."""
-    loaded = load_teacher(str(folder), device=device)
+    loaded = load_teacher(str(folder), dtype=dtype, device=device)
     if not banks(loaded.model):
         raise UsageError(f"{loaded.name} has no memory; `mindset convert {folder} --out DIR` gives it one")
     with Memory(Path(folder)) as memory:
@@ -112,7 +113,10 @@ def learn_into(
         background = measure_background(model, tokenizer, layer)
         written = write_values(model, banks(model)[layer], background, lessons, settings)
     if not written:
-        raise UsageError("no subject can be told from ordinary text at this layer; nothing was learned")
+        raise UsageError(
+            "no subject can be told from ordinary text at this layer, and nothing was learned; give longer names, or "
+            "another layer"
+        )
     before = target_probabilities(model, tokenizer, facts.facts)
     ids = memory.put_in(
         _incoming(memory, facts, overlay, layer, groups, written), f"{facts.name}, overlay {overlay}"

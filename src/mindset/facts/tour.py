@@ -86,7 +86,9 @@ class Tour:
         return asdict(self)
 
 
-def take_tour(source: str, out: Path, tell: Tell, settings: WriteSettings | None = None) -> Tour:
+def take_tour(
+    source: str, out: Path, tell: Tell, settings: WriteSettings | None = None, *, device: str = "cpu"
+) -> Tour:
     """Convert MODEL `source` into `out`, learn, ask, explain, take off, compare; `out` is made anew."""
     out = Path(out)
     if out.exists():
@@ -94,8 +96,8 @@ def take_tour(source: str, out: Path, tell: Tell, settings: WriteSettings | None
             raise UsageError(f"{out} is there, and no tour made it; give another folder")
         shutil.rmtree(out)
     tell(f"1  A memory in place of the feed-forward blocks of {source}, in {out}")
-    convert(source, out, ConversionPlan())
-    loaded = load_teacher(str(out))
+    convert(source, out, ConversionPlan(), device=device)
+    loaded = load_teacher(str(out), device=device)
     files, logits, before = _fingerprint(out), _logits(loaded), _answers(loaded)
     tell("2  Three facts, learned as an overlay")
     done = _learn(out, loaded, settings)
@@ -106,7 +108,7 @@ def take_tour(source: str, out: Path, tell: Tell, settings: WriteSettings | None
     for prompt, then, now in zip(QUESTIONS, before, learned, strict=True):
         tell(f"   {prompt} ...\n      before: {_line(then)}\n      now:    {_line(now)}")
     tell("4  Why?  mindset why, on the first question")
-    answered = why(out, QUESTIONS[0]).facts
+    answered = why(out, QUESTIONS[0], device=device).facts
     for fact in answered:
         tell(
             f"   slot {fact.slot} of overlay {fact.overlay} answered at {fact.token!r}; it cites {fact.source}"
@@ -115,7 +117,7 @@ def take_tour(source: str, out: Path, tell: Tell, settings: WriteSettings | None
     with Memory(out) as memory:
         memory.unmount(OVERLAY)
         damaged = len(memory.store.verify())
-    plain = Loaded(load(out), loaded.tokenizer, loaded.name, out, None, ())
+    plain = Loaded(load(out, device=device), loaded.tokenizer, loaded.name, out, None, ())
     same = all(torch.equal(a, b) for a, b in zip(logits, _logits(plain), strict=True))
     unchanged = _fingerprint(out) == files
     tell(f"   the model's files have the bytes they had: {_yes(unchanged)}")

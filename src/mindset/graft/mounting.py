@@ -85,7 +85,8 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
         return
     first = next(bank.parameters())
     rows = {field: torch.from_numpy(layout.array(store.vectors, field)[0]) for field in info.fields}
-    key, bias, value = (rows[field].to(first) for field in ("key", "key_bias", "value"))
+    key, bias = (rows[field].to(first.device, torch.float32) for field in ("key", "key_bias"))
+    value = rows["value"].to(first)
     weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
     shard = RadiusShard(key, bias[:, 0], value * weights[:, None])
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())

@@ -70,7 +70,7 @@ class RadiusShard(nn.Module):
         self, x: Float[Tensor, "tokens d_model"]
     ) -> tuple[Float[Tensor, " tokens"], Int[Tensor, " tokens"]]:
         """The margin of the nearest slot of every token, not above 0 where none fires; and which it is."""
-        margins = F.linear(x, self.key, self.key_bias)
+        margins = F.linear(x.to(self.key.dtype), self.key, self.key_bias)
         if self.muted:
             margins[:, sorted(self.muted)] = -torch.inf
         best = margins.max(dim=-1)

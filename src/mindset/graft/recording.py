@@ -38,30 +38,27 @@ Recorder = Callable[[Read], None]
 @contextmanager
 def record(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Call `recorder` with every read of every bank of `model` while the block is open."""
-    from mindset.graft.bank import Bank
-
-    banks = [module for module in model.modules() if isinstance(module, Bank)]
-    before = [bank.recorder for bank in banks]
-    for bank in banks:
-        bank.recorder = recorder
-    try:
+    with _told(model, "recorder", recorder):
         yield
-    finally:
-        for bank, old in zip(banks, before, strict=True):
-            bank.recorder = old
 
 
 @contextmanager
 def listen(model: nn.Module, listener: Listener) -> Iterator[None]:
     """Call `listener` with every answer of radius slots of `model` while the block is open."""
+    with _told(model, "listener", listener):
+        yield
+
+
+@contextmanager
+def _told(model: nn.Module, role: str, who: Recorder | Listener) -> Iterator[None]:
     from mindset.graft.bank import Bank
 
     banks = [module for module in model.modules() if isinstance(module, Bank)]
-    before = [bank.listener for bank in banks]
+    before = [getattr(bank, role) for bank in banks]
     for bank in banks:
-        bank.listener = listener
+        setattr(bank, role, who)
     try:
         yield
     finally:
         for bank, old in zip(banks, before, strict=True):
-            bank.listener = old
+            setattr(bank, role, old)

@@ -33,8 +33,6 @@ from mindset.store.slab_store import SlabStore
 __all__ = ["Eviction", "EvictionSettings", "HeadEviction", "plan_eviction"]
 
 _BY_READS = {"lrfu": "log_crf", "lru": "last", "lfu": "hits", "influence": "influence"}
-_OWN = ("base", "new")
-"""Shards of the model itself; the others are overlays."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def _heads(store: SlabStore, settings: EvictionSettings) -> list[_Head]:
     step = 0 if stamp is None else stamp[0]
     parts: dict[tuple[int, int], list[_Head]] = {}
     for info in store.shards():
-        named = info.name == settings.shard if settings.shard is not None else info.name in _OWN
+        named = info.name == settings.shard if settings.shard is not None else not info.is_overlay
         if (
             not named
             or not info.mounted

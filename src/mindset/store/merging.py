@@ -132,7 +132,7 @@ def plan_merging(store: SlabStore, settings: MergeSettings) -> Merging:
 
 def _shards(store: SlabStore, settings: MergeSettings) -> Iterator[ShardInfo]:
     for info in store.shards():
-        named = info.name == settings.shard if settings.shard is not None else info.name in ("base", "new")
+        named = info.name == settings.shard if settings.shard is not None else not info.is_overlay
         if not named or not info.mounted or settings.layer not in (None, info.layer):
             continue
         if info.kind == "associative" or info.rule == "radius" or info.fields.keys() - _KNOWN:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mindset.errors import MissingError
 from mindset.store.ledger import Ledger
+from mindset.store.scan import counts
 from mindset.store.shard_info import ShardInfo
 
 __all__ = ["MOUNTING", "Mounting", "Overlay", "find_overlay", "list_overlays"]
@@ -35,9 +36,9 @@ class Overlay:
 def list_overlays(ledger: Ledger) -> list[Overlay]:
     """The overlays that have slots, in the order in which they were made."""
     by_name: dict[str, list[tuple[ShardInfo, int]]] = {}
-    for info in sorted(ledger.shards(), key=lambda info: info.id):
-        if info.is_overlay and (count := len(ledger.live(info.id).ids)):
-            by_name.setdefault(info.name, []).append((info, count))
+    for one in sorted(counts(ledger), key=lambda one: one.shard.id):
+        if one.shard.is_overlay and one.slots:
+            by_name.setdefault(one.shard.name, []).append((one.shard, one.slots))
     return [_overlay(name, parts) for name, parts in by_name.items()]
 
 
