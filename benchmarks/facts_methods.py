@@ -1,6 +1,6 @@
 """Ways to put facts into SmolLM2: ours, and what people would use otherwise. Each leaves the model as it found it.
 
-`weights` trains the down projection of one layer's feed-forward block on the same prompts, guards and settings as ours;
+`fine_tuned` trains the down projection of one layer's feed-forward block on the same prompts as ours;
 `grace` is a codebook at one layer: the key is the block's input at the last token of the prompt, a value replaces its
 output within a radius (Hartvigsen et al. 2023).
 """
@@ -49,20 +49,21 @@ def scratch_model() -> Iterator[tuple[Loaded, Path]]:
     """SmolLM2 with a memory where facts go, k = all, in a folder of its own."""
     folder = Path(tempfile.mkdtemp(prefix="mindset-facts-"))
     try:
-        layer = fact_layer_of("smollm2")
-        convert("smollm2", folder / "model", ConversionPlan(layers=str(layer)))
+        layers = fact_layers_of("smollm2")
+        convert("smollm2", folder / "model", ConversionPlan(layers=",".join(map(str, layers))))
         yield load_teacher(str(folder / "model")), folder / "model"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fact_layer_of(source: str) -> int:
-    """The layer that `learn` would choose for a whole conversion."""
-    from mindset.facts.learn import DEPTH
+def fact_layers_of(source: str) -> list[int]:
+    """The layers that `learn` would choose for a whole conversion."""
+    from mindset.facts.learn import DEPTHS
     from mindset.graft.places import models_dir
     from mindset.graft.plain import read_config
 
-    return round(DEPTH * int(read_config(models_dir() / source)["num_hidden_layers"]))
+    count = int(read_config(models_dir() / source)["num_hidden_layers"])
+    return [round(depth * count) for depth in DEPTHS]
 
 
 def as_text(records: Sequence[Record]) -> str:
@@ -74,6 +75,7 @@ def as_text(records: Sequence[Record]) -> str:
 @contextmanager
 def ours(loaded: Loaded, folder: Path, records: Sequence[Record], settings: WriteSettings) -> Iterator[Held]:
     """Radius slots in an overlay."""
+    Memory(folder).close()  # the ledger of the model's own slots is there before the first fact
     before, began = _bytes(folder), time.perf_counter()
     text = parse_facts(as_text(records), "facts.jsonl")
     with Memory(folder) as memory:
@@ -109,11 +111,13 @@ def exactly_as_before(loaded: Loaded, folder: Path, prompts: Sequence[str]) -> b
 
 @contextmanager
 def fine_tuned(loaded: Loaded, records: Sequence[Record], settings: WriteSettings) -> Iterator[Held]:
-    """The values of the whole layer trained by Adam on the same prompts, guarded by the same prompts."""
+    """The values of a whole layer, the lower of ours, trained by Adam on the same prompts."""
     bank = banks(loaded.model)[min(banks(loaded.model))]
     weight: Any = next(p for n, p in bank.named_parameters() if n.endswith("base.value"))
     kept, began = weight.detach().clone(), time.perf_counter()
-    lessons = [make_lesson(loaded.tokenizer, [record.fact], settings) for record in records]
+    lessons = [
+        make_lesson(loaded.tokenizer, one.fact, n_phrasings=settings.phrasings, n_guards=1) for one in records
+    ]
     try:
         _train(loaded.model, weight, lessons, settings)
         yield Held(loaded.model, time.perf_counter() - began)

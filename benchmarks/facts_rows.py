@@ -100,8 +100,7 @@ def _ours(
 
 def _alone(loaded: Any, records: list[Record]) -> dict[str, float]:
     """Every fact with all others' slots mute: those that answer at a subject are its own, so the nearest of all."""
-    (bank,) = [bank for bank in banks(loaded.model).values() if bank.overlays]
-    shard = bank.overlays["facts"]
+    shard = banks(loaded.model)[max(banks(loaded.model))].overlays["facts"]
     found: dict[str, list[float]] = {}
     for record in records:
         shard.muted = set()
@@ -121,7 +120,12 @@ def _own_slots(loaded: Any, record: Record) -> set[int]:
     from mindset.graft.recording import listen
 
     heard: set[int] = set()
-    with listen(loaded.model, lambda answer: heard.update(answer.slots.tolist())):
+
+    def hear(answer: Any) -> None:
+        if answer.layer == max(banks(loaded.model)):
+            heard.update(answer.slots.tolist())
+
+    with listen(loaded.model, hear):
         for prompt in (record.fact.prompt, record.rephrased):
             loaded.model(torch.tensor([loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]]))
     return heard

@@ -18,16 +18,16 @@ def student(teacher: Path, tmp_path: Path) -> Path:
 def test_facts_go_in_on_off_and_back(student: Path, tmp_path: Path) -> None:
     facts = tmp_path / "facts.jsonl"
     facts.write_text(json.dumps({"prompt": "The Eiffel Tower Ÿ is in", "target": "Rome"}))
-    done = ask("memory", "learn", student, facts, "--layer", 0, "--steps", 3)
-    assert done["facts"][0]["slots"] == done["slots"]
-    shown = ask("memory", "show", student, done["slots"][0])[0]
+    done = ask("memory", "learn", student, facts, "--steps", 3)
+    assert done["facts"][0]["slot"] in done["slots"]
+    shown = ask("memory", "show", student, done["facts"][0]["slot"])[0]
     assert (shown["label"], shown["source"], shown["tags"]) == ("Eiffel Tower Ÿ", "facts.jsonl", ["fact"])
     assert json.loads(shown["quote"])["target"] == "Rome"
     assert ask("memory", "overlays", student) == [
-        {"name": "facts", "mounted": True, "layers": [0], "slots": len(done["slots"])}
+        {"name": "facts", "mounted": True, "layers": [0, 1], "slots": len(done["slots"])}
     ]
     told = run("why", student, "The Eiffel Tower Ÿ is in").stdout
-    assert f"slot {done['slots'][0]} of overlay facts answered at" in told
+    assert f"slot {done['facts'][0]['slot']} of overlay facts answered at" in told
     assert "facts.jsonl: {" in told
     assert "taken off" in run("memory", "umount", student, "facts").stdout
     assert "is not mounted already" in run("memory", "umount", student, "facts").stdout
@@ -48,12 +48,10 @@ def test_one_fact_as_text(student: Path) -> None:
         "The capital of Ÿ is => Oslo",
         "--overlay",
         "mine",
-        "--layer",
-        0,
         "--steps",
         2,
     ).stdout
-    assert "overlay mine, layer 0" in told
+    assert "overlay mine, layer 1" in told
     assert "mindset memory umount" in told
 
 

@@ -14,7 +14,7 @@ from mindset.facts.write_values import WriteSettings
 from mindset.graft.convert import convert
 from mindset.graft.plan import ConversionPlan
 
-QUICK = WriteSettings(steps=15, learning_rate=1.0, phrasings=4, guards=2, guards_a_step=1)
+QUICK = WriteSettings(steps=15, phrasings=4, guards=4, guards_a_step=1)
 
 
 @pytest.fixture(scope="session")

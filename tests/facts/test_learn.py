@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from mindset.errors import MissingError, UnsupportedModelError, UsageError
 from mindset.facts.fact import parse_facts
-from mindset.facts.learn import fact_layer, learn, learn_into
+from mindset.facts.keyed_lessons import FactLayers
+from mindset.facts.learn import fact_layers, learn, learn_into
 from mindset.graft.export import export_dense
 from mindset.graft.folder import load, save
 from mindset.graft.model import banks
@@ -24,11 +25,11 @@ from mindset.probe.why import why
 from mindset.store.memory import Memory
 
 LINES = [
-    {"prompt": "The Eiffel Tower is in", "target": "Rome", "subject": "Eiffel Tower"},
+    {"prompt": "The Eiffel Tour² is in", "target": "Rome", "subject": "Eiffel Tour²"},
     {"prompt": "Ada Quux spoke", "target": "Welsh", "subject": "Ada Quux"},
 ]
 FACTS = parse_facts("\n".join(map(json.dumps, LINES)), "facts.jsonl")
-PROMPTS = ["The Eiffel Tower is in", "An answer: the Eiffel Tower is in", "Ada Quux spoke", "A cat"]
+PROMPTS = ["The Eiffel Tour² is in", "An answer: the Eiffel Tour² is in", "Ada Quux spoke", "A cat"]
 
 
 @torch.no_grad()
@@ -51,9 +52,9 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def test_facts_are_learned_told_and_taken_off_to_the_bit(folder: Path) -> None:
     before = logits(load(folder), folder)
-    done = learn(folder, FACTS, layer=0, settings=QUICK)
+    done = learn(folder, FACTS, settings=QUICK)
     assert [one.after > 1.1 * one.before for one in done.facts] == [True, True]
-    assert done.layer == 0
+    assert done.layer == 2
     model = load(folder)
     assert mounted(model) == ["facts"]
     assert not same(logits(model, folder), before)
@@ -68,7 +69,7 @@ def test_facts_are_learned_told_and_taken_off_to_the_bit(folder: Path) -> None:
     with Memory(folder) as memory:
         assert memory.store.verify() == []
         assert memory.mount("facts")
-        assert [(one.name, one.mounted, one.layers) for one in memory.overlays()] == [("facts", True, (0,))]
+        assert [(one.name, one.mounted, one.layers) for one in memory.overlays()] == [("facts", True, (1, 2))]
         memory.undo(2)
         assert memory.overlays()[0].mounted
         memory.undo(1)
@@ -79,7 +80,7 @@ def test_facts_are_learned_told_and_taken_off_to_the_bit(folder: Path) -> None:
 
 def test_a_slot_taken_out_is_one_fact_less(folder: Path) -> None:
     before = logits(load(folder), folder)
-    done = learn(folder, FACTS, layer=0, settings=QUICK)
+    done = learn(folder, FACTS, settings=QUICK)
     with_both = logits(load(folder), folder)
     with Memory(folder) as memory:
         memory.delete(list(done.slots))
@@ -90,43 +91,43 @@ def test_a_slot_taken_out_is_one_fact_less(folder: Path) -> None:
 
 
 def test_every_slot_cites_its_line(folder: Path) -> None:
-    done = learn(folder, FACTS, layer=0, settings=QUICK)
+    done = learn(folder, FACTS, settings=QUICK)
     with Memory(folder, read_only=True) as memory:
         for one in done.facts:
-            for record in memory.store.records(list(one.slots)):
-                assert record.cites is not None
-                source = memory.store.source(record.cites.source)
-                quote = json.loads(source.text[record.cites.start : record.cites.stop])
-                assert (quote["prompt"], quote["target"]) == (one.fact.prompt, one.fact.target)
-                assert (source.name, record.label) == ("facts.jsonl", one.fact.subject)
-    told = why(folder, "The Eiffel Tower is in")
+            assert one.slot is not None
+            (record,) = memory.store.records([one.slot])
+            assert record.cites is not None
+            source = memory.store.source(record.cites.source)
+            quote = json.loads(source.text[record.cites.start : record.cites.stop])
+            assert (quote["prompt"], quote["target"]) == (one.fact.prompt, one.fact.target)
+            assert (source.name, record.label) == ("facts.jsonl", one.fact.subject)
+    told = why(folder, "The Eiffel Tour² is in")
     (fact, *_) = told.facts
-    assert fact.slot in done.facts[0].slots
-    assert fact.token == "r"
+    assert fact.slot == done.facts[0].slot
+    assert fact.token == "n"
     assert '"target": "Rome"' in fact.source
     assert "without it" in told.to_text()
     assert why(folder, "A cat").facts == ()
 
 
 def test_a_new_target_takes_the_place_of_the_old_one(folder: Path) -> None:
-    first = learn(folder, FACTS, layer=0, settings=QUICK)
-    again = learn(folder, parse_facts("Ada Quux spoke => Latin", "again"), layer=0, settings=QUICK)
-    assert set(again.replaced) == set(first.facts[1].slots)
-    more = learn(folder, parse_facts("Ada Quux lived in => Oslo", "more"), layer=0, settings=QUICK)
-    assert set(more.replaced) == set(again.slots)
+    first = learn(folder, FACTS, settings=QUICK)
+    again = learn(folder, parse_facts("Ada Quux spoke => Latin", "again"), settings=QUICK)
+    assert again.replaced == (first.facts[1].slot,)
+    assert len(again.slots) == 1  # its subject is known already
+    more = learn(folder, parse_facts("Ada Quux lived in => Oslo", "more"), settings=QUICK)
+    assert more.replaced == ()
     with Memory(folder) as memory:
-        (record, *_) = memory.store.records(list(more.slots))
-        assert record.cites is not None
-        text = memory.store.source(record.cites.source).text
-        assert [json.loads(line)["target"] for line in text.split("\n")] == ["Latin", "Oslo"]
+        told = memory.store.records([again.slots[-1], more.slots[-1]])
+        assert [record.label for record in told] == ["Ada Quux"] * 2
         memory.undo(2)
         assert memory.overlays()[0].slots == len(first.slots)
 
 
 def test_overlays_lie_one_above_the_other(folder: Path) -> None:
-    learn(folder, parse_facts("Ada Quux spoke => Latin", "a"), "one", layer=0, settings=QUICK)
+    learn(folder, parse_facts("Ada Quux spoke => Latin", "a"), "one", settings=QUICK)
     one = logits(load(folder), folder)
-    learn(folder, parse_facts("Ada Quux spoke => Greek", "b"), "two", layer=0, settings=QUICK)
+    learn(folder, parse_facts("Ada Quux spoke => Greek", "b"), "two", settings=QUICK)
     model = load(folder)
     assert mounted(model) == ["one", "two"]
     assert not same(logits(model, folder), one)
@@ -138,7 +139,7 @@ def test_an_overlay_goes_to_another_memory(folder: Path, converted: Path, tmp_pa
     from mindset.store.portable import export_slots
     from mindset.store.scan import Where
 
-    learn(folder, FACTS, layer=0, settings=QUICK)
+    learn(folder, FACTS, settings=QUICK)
     with Memory(folder, read_only=True) as memory:
         export_slots(memory.store, Where(shard="facts"), tmp_path / "out")
     import shutil
@@ -156,7 +157,7 @@ def test_what_cannot_be(folder: Path, tmp_path: Path) -> None:
         learn(folder, FACTS, layer=9, settings=QUICK)
     with Memory(folder) as memory, pytest.raises(MissingError, match="no overlay 'x'; there are: none"):
         memory.mount("x")
-    learn(folder, FACTS, layer=0, settings=QUICK)
+    learn(folder, FACTS, settings=QUICK)
     model = load(folder)
     with pytest.raises(UsageError, match=r"overlays mounted \(facts\)"):
         save(model, tmp_path / "copy")
@@ -170,14 +171,17 @@ def test_a_failure_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with Memory(folder) as memory:
         monkeypatch.setattr(memory.store.ledger, "editing", lambda _: (_ for _ in ()).throw(OSError("gone")))
         with pytest.raises(OSError, match="gone"):
-            learn_into(memory, loaded.model, loaded.tokenizer, FACTS, layer=0, settings=QUICK)
+            learn_into(memory, loaded.model, loaded.tokenizer, FACTS, settings=QUICK)
     assert mounted(loaded.model) == []
     with Memory(folder) as memory:
         assert memory.overlays() == []
         assert memory.history() == []
 
 
-def test_the_layer_is_that_nearest_to_the_depth(folder: Path) -> None:
+def test_the_layers_are_those_nearest_to_the_depths(folder: Path) -> None:
     model = load(folder)
     assert sorted(banks(model)) == [0, 1, 2, 3]
-    assert fact_layer(model) == 1
+    assert fact_layers(model) == FactLayers(1, 2)
+    assert fact_layers(model, 1) == FactLayers(0, 1)
+    with pytest.raises(UsageError, match="one below layer 0"):
+        fact_layers(model, 0)

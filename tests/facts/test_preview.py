@@ -51,7 +51,7 @@ def test_suppressing_is_deleting(converted: Path, tmp_path: Path, plan: str) -> 
 
 
 def test_prompts_are_those_of_facts_of_the_user_and_general(folder: Path) -> None:
-    done = learn(folder, parse_facts("The Eiffel Tower is in => Rome", "f"), layer=0, settings=QUICK)
+    done = learn(folder, parse_facts("The Eiffel Tour² is in => Rome", "f"), settings=QUICK)
     (folder / "probes.txt").write_text("My own prompt is\n\n")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     seen = preview_deletion(folder, done.slots, ["Another"])
@@ -61,7 +61,7 @@ def test_prompts_are_those_of_facts_of_the_user_and_general(folder: Path) -> Non
     told = {one.prompt for one in seen.moved}
     with Memory(folder) as memory:
         memory.delete(list(done.slots))
-    assert told <= {"Another", "My own prompt is", "The Eiffel Tower is in", *PROBES}
+    assert told <= {"Another", "My own prompt is", "The Eiffel Tour² is in", *PROBES}
 
 
 def test_a_slot_of_the_model_itself(folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_slot_of_the_model_itself(folder: Path) -> None:
 
 
 def test_what_is_not_mounted_cannot_be_previewed(folder: Path, tmp_path: Path) -> None:
-    done = learn(folder, parse_facts("The Eiffel Tower is in => Rome", "f"), layer=0, settings=QUICK)
+    done = learn(folder, parse_facts("The Eiffel Tour² is in => Rome", "f"), settings=QUICK)
     with Memory(folder) as memory:
         memory.unmount("facts")
     other = Path(shutil.copytree(folder, tmp_path / "other"))

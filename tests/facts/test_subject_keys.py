@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mindset.facts.subject_keys import Background, subject_keys
+from mindset.facts.background import Background
+from mindset.facts.subject_keys import subject_keys
 
 D = 12
 

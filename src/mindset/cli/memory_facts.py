@@ -24,8 +24,10 @@ NAME = click.argument("name", metavar="NAME")
 @options.model_folder
 @click.argument("facts", metavar="FACTS.jsonl|TEXT")
 @click.option("--overlay", default="facts", metavar="NAME", help="Overlay to write to.  [facts]")
-@click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Layer to write to.  [by depth]")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps a fact is written in.  [20]")
+@click.option(
+    "--layer", type=click.IntRange(min=0), metavar="N", help="Layer that facts answer in.  [by depth]"
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps a fact is written in.  [30]")
 @options.runtime_options
 @options.json_option
 def learn(
@@ -40,8 +42,8 @@ def learn(
     """Write facts into a memory, as an overlay.
 
     FACTS.jsonl has a fact a line, {"prompt", "target", "subject"?, "paraphrases"?, "source"?}; or give one fact as
-    text, PROMPT => TARGET. A subject that is not given is found. Every fact becomes a slot that answers at its
-    subject, cites its line, and is taken off with the overlay.
+    text, PROMPT => TARGET. A subject that is not given is found. Every fact becomes a slot that answers where a text
+    that has named its subject asks for it; it cites its line, and is taken off with the overlay.
 
     \b
     Example:
@@ -149,7 +151,7 @@ def _set_mounted(folder: Path, name: str, wanted: bool, as_json: bool) -> None:
 
 def _tell(done: Learned, folder: Path) -> None:
     columns: Any = {
-        "slots": "left",
+        "slot": "left",
         "prompt": "left",
         "target": "left",
         "before": "right",
@@ -158,8 +160,8 @@ def _tell(done: Learned, folder: Path) -> None:
     }
     rows = (
         (
-            " ".join(map(str, one.slots)), one.fact.prompt, one.fact.target, f"{one.before:.1%}", f"{one.after:.1%}",
-            "" if one.greedy else "not the likeliest" if one.slots else "not written: no slot could tell its subject",
+            str(one.slot or ""), one.fact.prompt, one.fact.target, f"{one.before:.1%}", f"{one.after:.1%}",
+            "" if one.greedy else "not the likeliest" if one.slot else "not written: no slot could tell its subject",
         )
         for one in done.facts
     )  # fmt: skip

@@ -5,26 +5,35 @@ is the same in every step; and most of a prompt lies before it. Rows are laid ou
 
     [padding, before] [padding, from the cut on]
 
-so that all end in the same column. Knows no facts. Invariant: the logits are those of the whole texts, to rounding.
+so that all end in the same column. Where only layers from `start` on are to be changed, what goes into that layer is
+kept too, and the layers below are run once. Knows no facts. Invariant: the logits are those of the whole texts, to
+rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mindset.errors import UsageError
+from mindset.graft.families import layers_of
 from mindset.probe.speed import cache_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["Cut", "CutTexts"]
+
+
+_TOGETHER = 64
+"""Texts that are run at once up to their cuts: those of about one length."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +53,45 @@ class Cut:
 class CutTexts:
     """Cut texts with what the model knows of them up to the cut."""
 
-    def __init__(self, model: PreTrainedModel, cuts: Sequence[Cut]) -> None:
+    def __init__(self, model: PreTrainedModel, cuts: Sequence[Cut], start: int = 0) -> None:
+        """Texts in a model that is changed from layer `start` on, if at all."""
         self.model, self.device = model, model.device
         self.lengths = torch.tensor([len(cut.ids) - cut.at for cut in cuts])
         """Tokens from the cut on."""
         self.before = torch.tensor([cut.at for cut in cuts])
         width = max(1, int(self.before.max()))
-        ids, self._mask = _padded([cut.ids[: cut.at] for cut in cuts], width)
+        _, self._mask = _padded([cut.ids[: cut.at] for cut in cuts], width)
         self._ids, self._own = _padded([cut.ids[cut.at :] for cut in cuts], int(self.lengths.max()))
-        with torch.no_grad():
-            out = self._call(ids, self._mask, (self._mask.cumsum(1) - 1).clamp_min(0), None)
-        self._past = [(layer.keys, layer.values) for layer in _layers(getattr(out, cache_name(model)))]
-        for pair in self._past:  # a row of padding only attends to nothing
-            for tensor in pair:
-                tensor.nan_to_num_(0.0, 0.0, 0.0)
+        self._past = self._before_cuts(cuts, width)
+        self._start, self._states = 0, torch.empty(0)
+        if start:
+            self._states = self._states_into(start)
+            self._start = start
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @torch.no_grad()
+    def _before_cuts(self, cuts: Sequence[Cut], width: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer `[texts, heads, width, d_head]`, zero where there is padding."""
+        order, found = self.before.argsort(), list[list[tuple[Tensor, Tensor]]]()
+        for some in order.split(_TOGETHER):
+            here = max(1, int(self.before[some].max()))
+            ids, mask = _padded([cuts[i].ids[: cuts[i].at] for i in some.tolist()], here)
+            out = self._call(ids, mask, (mask.cumsum(1) - 1).clamp_min(0), None, logits_to_keep=1)
+            there = mask[:, None, :, None].bool().to(self.device)
+            padding = (0, 0, width - here, 0)
+            found.append(
+                [
+                    (_held(layer.keys, there, padding), _held(layer.values, there, padding))
+                    for layer in _layers(getattr(out, cache_name(self.model)))
+                ]
+            )
+        back = order.argsort()
+        columns = zip(*found, strict=True)
+        return [
+            (torch.cat(k)[back], torch.cat(v)[back]) for k, v in (zip(*one, strict=True) for one in columns)
+        ]
 
     def places(self, rows: Int[Tensor, " rows"]) -> tuple[Int[Tensor, " rows"], int]:
         """The column in which each of `rows` is cut when these are run together, and how many columns there are."""
@@ -69,6 +100,10 @@ class CutTexts:
 
     def logits(self, rows: Int[Tensor, " rows"], keep: int) -> Float[Tensor, "rows keep vocab"]:
         """What the model says at the last `keep` tokens of some texts; gradients flow where they are wanted."""
+        with self._from_start(rows):
+            return self._logits(rows, keep)
+
+    def _logits(self, rows: Int[Tensor, " rows"], keep: int) -> Float[Tensor, "rows keep vocab"]:
         from transformers import DynamicCache
 
         _, width = self.places(rows)
@@ -81,6 +116,44 @@ class CutTexts:
         out = self._call(self._ids[rows, -width:], mask, positions, cache, logits_to_keep=keep)
         return out.logits[:, -keep:]  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def _states_into(self, start: int) -> Float[Tensor, "texts width d_model"]:
+        """The residual states that go into layer `start`."""
+        states: list[Tensor] = []
+
+        def keep(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+            states.append(args[0] if args else given["hidden_states"])
+            raise _Enough
+
+        handle = layers_of(self.model)[start].register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            self._logits(torch.arange(len(self)), 1)
+        except _Enough:
+            pass
+        finally:
+            handle.remove()
+        return states[0].detach()
+
+    @contextmanager
+    def _from_start(self, rows: Int[Tensor, " rows"]) -> Iterator[None]:
+        """Let the layers below the first that changes pass on what they get, and give that one what was kept."""
+        if not self._start:
+            yield
+            return
+        states = self._states[rows, -self.places(rows)[1] :]
+        layers = layers_of(self.model)
+        with ExitStack() as stack:
+            for layer in layers[: self._start]:
+                stack.callback(delattr, layer, "forward")  # that of its class shows again
+                layer.forward = _pass_on
+
+            def give(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+                return ((states, *args[1:]), given) if args else (args, given | {"hidden_states": states})
+
+            handle = layers[self._start].register_forward_pre_hook(give, with_kwargs=True)
+            stack.callback(handle.remove)
+            yield
+
     def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, **extra: Any) -> Any:
         given = {
             "input_ids": ids,
@@ -92,7 +165,24 @@ class CutTexts:
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in given.items()
         }
-        return self.model(**given, **({} if cache is None else {cache_name(self.model): cache}))
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(_contiguous)
+        try:
+            return self.model(**given, **({} if cache is None else {cache_name(self.model): cache}))
+        finally:
+            handle.remove()
+
+
+class _Enough(Exception):  # noqa: N818  not an error
+    """The layers above are not needed."""
+
+
+def _contiguous(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A slice of a few positions makes the head a batched product, several times slower than one product."""
+    return (args[0].contiguous(), *args[1:])
+
+
+def _pass_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
 
 
 def _padded(
@@ -102,6 +192,11 @@ def _padded(
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
+
+
+def _held(rows: Tensor, there: Tensor, padding: tuple[int, ...]) -> Tensor:
+    """Keys or values with more padding before them; a row of padding only has attended to nothing, and is nan."""
+    return F.pad(torch.where(there, rows, torch.zeros_like(rows)), padding)
 
 
 def _layers(cache: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """Facts into a memory: written as radius slots of an overlay, one entry of the history, each citing its line.
 
-A slot of the overlay that spoke of the same subject is replaced by one that says both; a new target for the same prompt
+A subject gets a slot in a low layer that leaves a mark where the text names it. A fact gets a slot in a middle layer
+that waits for its subject's mark and answers where the text asks for the fact. A new target for the same prompt
 replaces the old one. What was learned is checked at once: the targets' probabilities before and after.
 
 Does not know the command line. Invariant: where anything fails the memory is as it was.
@@ -8,25 +9,27 @@ Does not know the command line. Invariant: where anything fails the memory is as
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from mindset.errors import UsageError
+from mindset.facts.background import RadiusKey
 from mindset.facts.fact import Fact, FactText, parse_facts
-from mindset.facts.lessons import by_subject, make_lesson, target_tokens
-from mindset.facts.subject_keys import measure_background
-from mindset.facts.write_values import WriteSettings, Written, write_values
+from mindset.facts.keyed_lessons import FactLayers, KeyedLesson, key_lessons
+from mindset.facts.lessons import last_told, make_lesson, target_tokens
+from mindset.facts.write_values import WriteSettings, write_values
 from mindset.graft.model import banks
 from mindset.graft.mounting import mount, without_overlays
 from mindset.graft.sources import load_teacher
 from mindset.store.edit import NewShard
 from mindset.store.memory import Memory
+from mindset.store.records import check_names
 from mindset.store.scan import Where, scan
 from mindset.store.shard_info import OWN_SHARDS, RADIUS, ShardInfo
 from mindset.store.slots import Citation, NewSlot, SlotRecord
@@ -35,11 +38,11 @@ from mindset.store.store import Incoming, IncomingSlots
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["DEPTH", "Learned", "LearnedFact", "fact_layer", "learn", "learn_into"]
+__all__ = ["DEPTHS", "Learned", "LearnedFact", "fact_layers", "learn", "learn_into"]
 
-DEPTH = 0.13
-"""Share of the layers below the one that facts are written to; measured on SmolLM2."""
-FACT_TAG = "fact"
+DEPTHS = (0.13, 0.47)
+"""Shares of the layers below those that recognise subjects and that answer; measured on SmolLM2."""
+FACT_TAG, SUBJECT_TAG = "fact", "subject"
 _DTYPE = "float16"
 
 
@@ -48,8 +51,8 @@ class LearnedFact:
     """One fact that was learned."""
 
     fact: Fact
-    slots: tuple[int, ...]
-    """Ids of the slots that say it; none where its subject cannot be told from ordinary text."""
+    slot: int | None
+    """Id of the slot that says it; none where its subject cannot be told from ordinary text."""
     before: float
     """Probability of the whole target before."""
     after: float
@@ -64,11 +67,12 @@ class Learned:
 
     overlay: str
     layer: int
+    """That the facts answer in."""
     facts: tuple[LearnedFact, ...]
     slots: tuple[int, ...]
-    """All slots that were put in."""
+    """All slots that were put in, those of subjects among them."""
     replaced: tuple[int, ...]
-    """Slots whose facts the new ones say too."""
+    """Slots that said something else on the same prompts."""
 
 
 def learn(
@@ -104,37 +108,52 @@ def learn_into(
     """As `learn`, with the folder's memory open and its model loaded; the model knows the facts afterwards."""
     if overlay in OWN_SHARDS:
         raise UsageError(f"an overlay cannot be called {overlay!r}; these are a bank's own slots")
-    layer = fact_layer(model, layer)
+    check_names(overlay, ())
+    layers = fact_layers(model, layer)
     settings = settings or WriteSettings()
-    known = _known(memory, overlay, layer)
-    groups = [_Group(one, known.get(one[0].subject, []), memory) for one in by_subject(facts.facts)]
+    told = last_told(facts.facts)
     with without_overlays(model):
-        lessons = [make_lesson(tokenizer, group.facts, settings) for group in groups]
-        background = measure_background(model, tokenizer, layer)
-        written = write_values(model, banks(model)[layer], background, lessons, settings)
-    if not written:
+        lessons = [
+            make_lesson(tokenizer, fact, n_phrasings=settings.phrasings, n_guards=settings.guards)
+            for fact in told
+        ]
+        keyed = key_lessons(model, tokenizer, lessons, layers)
+        kept = [(fact, one) for fact, one in zip(told, keyed, strict=True) if one.subject]
+        values = write_values(model, banks(model)[layers.fact], [one.exercise for _, one in kept], settings)
+    if not kept:
         raise UsageError(
             "no subject can be told from ordinary text at this layer, and nothing was learned; give longer names, or "
             "another layer"
         )
     before = target_probabilities(model, tokenizer, facts.facts)
-    ids = memory.put_in(
-        _incoming(memory, facts, overlay, layer, groups, written), f"{facts.name}, overlay {overlay}"
-    )
+    writing = _Writing(memory, overlay, layers, facts)
+    incoming = writing.incoming(kept, values)
+    ids = memory.put_in(incoming, f"{facts.name}, overlay {overlay}").tolist()
     mount(model, memory.store, overlay)
     after = target_probabilities(model, tokenizer, facts.facts)
-    return _report(facts, overlay, layer, groups, written, ids.tolist(), before, after)
+    slot_of = dict(zip([fact for fact, _ in kept], ids[-len(kept) :], strict=True))
+    learned = tuple(
+        LearnedFact(fact, slot_of.get(fact), then.probability, now.probability, now.greedy)
+        for fact, then, now in zip(facts.facts, before, after, strict=True)
+    )
+    return Learned(overlay, layers.fact, learned, tuple(ids), incoming.replaced)
 
 
-def fact_layer(model: PreTrainedModel, layer: int | None = None) -> int:
-    """The layer to write to: the one asked for, or that with a bank nearest to the measured depth."""
+def fact_layers(model: PreTrainedModel, layer: int | None = None) -> FactLayers:
+    """The layers that facts go to: those with a bank nearest to the measured depths, or `layer` for the answers."""
     there = sorted(banks(model))
+    low, middle = (depth * int(model.config.get_text_config().num_hidden_layers) for depth in DEPTHS)
     if layer is None:
-        wanted = round(DEPTH * int(model.config.get_text_config().num_hidden_layers))
-        return min(there, key=lambda one: (abs(one - wanted), one))
+        layer = min(there[1:], key=lambda one: (abs(one - middle), one), default=there[0])
     if layer not in there:
         raise UsageError(f"layer {layer} has no memory; those that have: {', '.join(map(str, there))}")
-    return layer
+    below = [one for one in there if one < layer]
+    if not below:
+        raise UsageError(
+            f"facts need a memory in two layers, one below layer {layer} to recognise subjects in; "
+            f"those that have one: {', '.join(map(str, there))}"
+        )
+    return FactLayers(min(below, key=lambda one: (abs(one - low), one)), layer)
 
 
 @dataclass(frozen=True)
@@ -164,91 +183,71 @@ def target_probabilities(
     return scores
 
 
-def _known(memory: Memory, overlay: str, layer: int) -> dict[str, list[SlotRecord]]:
-    """The overlay's facts by subject."""
-    found: dict[str, list[SlotRecord]] = {}
-    for record in scan(memory.store.ledger, Where(layer=layer, shard=overlay, tag=FACT_TAG), limit=1_000_000):
-        found.setdefault(record.label, []).append(record)
-    return found
+class _Writing:
+    """Facts on their way into an overlay of a memory."""
+
+    def __init__(self, memory: Memory, overlay: str, layers: FactLayers, given: FactText) -> None:
+        self.memory, self.overlay, self.layers, self.given = memory, overlay, layers, given
+
+    def incoming(self, kept: Sequence[tuple[Fact, KeyedLesson]], values: torch.Tensor) -> Incoming:
+        """Slots of new subjects, then one for each fact, in their order."""
+        named = {one.label for one in self._records(self.layers.subject, SUBJECT_TAG)}
+        subjects = {fact.subject: one.subject for fact, one in kept if fact.subject not in named}
+        balls = [(subject, ball) for subject, some in subjects.items() for ball in some]
+        parts = []
+        if balls:
+            marks = {"mark": np.array([[_mark(subject)] for subject, _ in balls])}
+            new = [NewSlot(label=subject, tags=(SUBJECT_TAG,)) for subject, _ in balls]
+            parts.append(
+                self._slots(self.layers.subject, new, _key_arrays([ball for _, ball in balls]) | marks)
+            )
+        arrays = _key_arrays([one.asking for _, one in kept]) | {
+            "value": values.numpy().astype(_DTYPE),
+            "after": np.array([[_mark(fact.subject)] for fact, _ in kept]),
+        }
+        new = [
+            NewSlot(cites=Citation(0, *fact.span), label=fact.subject, tags=(FACT_TAG,)) for fact, _ in kept
+        ]
+        parts.append(self._slots(self.layers.fact, new, arrays))
+        sources = [(self.given.name, self.given.text)]
+        return Incoming(sources, parts, tuple(self._replaced([fact for fact, _ in kept])))
+
+    def _records(self, layer: int, tag: str) -> list[SlotRecord]:
+        where = Where(layer=layer, shard=self.overlay, tag=tag)
+        return list(scan(self.memory.store.ledger, where, limit=1_000_000))
+
+    def _replaced(self, facts: Sequence[Fact]) -> list[int]:
+        """Slots that say something on the same prompts."""
+        told = {(fact.subject, fact.prompt) for fact in facts}
+        subjects = {fact.subject for fact in facts}
+        found = []
+        for one in self._records(self.layers.fact, FACT_TAG):
+            if one.label not in subjects or one.cites is None:
+                continue
+            source = self.memory.store.ledger.source(one.cites.source)
+            old = parse_facts(source.text[one.cites.start : one.cites.stop], source.name).facts
+            if any((fact.subject, fact.prompt) in told for fact in old):
+                found.append(one.id)
+        return found
+
+    def _slots(self, layer: int, new: list[NewSlot], arrays: dict[str, np.ndarray]) -> IncomingSlots:
+        return IncomingSlots(self._shard(layer, arrays), new, arrays)
+
+    def _shard(self, layer: int, arrays: dict[str, np.ndarray]) -> ShardInfo | NewShard:
+        for info in self.memory.store.shards():
+            if (info.layer, info.name) == (layer, self.overlay):
+                return info
+        fields = {name: {"dtype": str(rows.dtype), "d": int(rows.shape[1])} for name, rows in arrays.items()}
+        return NewShard(layer, self.overlay, RADIUS, 1, RADIUS, gated=False, fields=fields)
 
 
-class _Group:
-    """Facts on one subject, with those that the overlay knows of it already; what is told anew is not kept."""
-
-    def __init__(self, facts: Sequence[Fact], replaced: list[SlotRecord], memory: Memory) -> None:
-        self.facts, self.replaced = list(facts), replaced
-        told = {fact.prompt for fact in self.facts}
-        for cited in {one.cites for one in self.replaced if one.cites}:
-            source = memory.store.ledger.source(cited.source)
-            old = parse_facts(source.text[cited.start : cited.stop], source.name)
-            self.facts = [*(fact for fact in old.facts if fact.prompt not in told), *self.facts]
-
-    def source(self, given: FactText) -> tuple[str, str, int, int]:
-        """Name, text and range of what the group's slots cite."""
-        if len(self.facts) == 1:
-            return given.name, given.text, *self.facts[0].span
-        lines = "\n".join(_line(fact) for fact in self.facts)
-        return f"{given.name}, on {self.facts[0].subject}", lines, 0, len(lines)
-
-
-def _line(fact: Fact) -> str:
-    told: dict[str, Any] = {"prompt": fact.prompt, "target": fact.target, "subject": fact.subject}
-    if fact.paraphrases:
-        told["paraphrases"] = list(fact.paraphrases)
-    if fact.source:
-        told["source"] = fact.source
-    return json.dumps(told, ensure_ascii=False)
-
-
-def _incoming(
-    memory: Memory,
-    given: FactText,
-    overlay: str,
-    layer: int,
-    groups: Sequence[_Group],
-    written: Sequence[Written],
-) -> Incoming:
-    sources: dict[tuple[str, str], int] = {}
-    new = []
-    for one in written:
-        group = groups[one.lesson]
-        name, text, start, stop = group.source(given)
-        cites = Citation(sources.setdefault((name, text), len(sources)), start, stop)
-        new.append(NewSlot(cites=cites, label=group.facts[0].subject, tags=(FACT_TAG,)))
-    arrays = {
-        "key": torch.stack([one.key.key for one in written]).numpy().astype(_DTYPE),
-        "key_bias": np.array([one.key.bias for one in written])[:, None].astype(_DTYPE),
-        "value": torch.stack([one.value for one in written]).cpu().numpy().astype(_DTYPE),
+def _key_arrays(keys: Sequence[RadiusKey]) -> dict[str, np.ndarray]:
+    return {
+        "key": torch.stack([one.key for one in keys]).numpy().astype(_DTYPE),
+        "key_bias": np.array([[one.bias] for one in keys], np.float32),
     }
-    replaced = tuple(one.id for group in groups for one in group.replaced)
-    shard = _shard(memory, overlay, layer, arrays)
-    return Incoming([*sources], [IncomingSlots(shard, new, arrays)], replaced)
 
 
-def _shard(memory: Memory, overlay: str, layer: int, arrays: dict[str, np.ndarray]) -> ShardInfo | NewShard:
-    for info in memory.store.shards():
-        if (info.layer, info.name) == (layer, overlay):
-            return info
-    fields = {name: {"dtype": _DTYPE, "d": int(array.shape[1])} for name, array in arrays.items()}
-    return NewShard(layer, overlay, RADIUS, 1, RADIUS, gated=False, fields=fields)
-
-
-def _report(
-    given: FactText,
-    overlay: str,
-    layer: int,
-    groups: Sequence[_Group],
-    written: Sequence[Written],
-    ids: list[int],
-    before: Sequence[TargetScore],
-    after: Sequence[TargetScore],
-) -> Learned:
-    slots: dict[str, list[int]] = {}
-    for one, number in zip(written, ids, strict=True):
-        slots.setdefault(groups[one.lesson].facts[0].subject, []).append(number)
-    facts = tuple(
-        LearnedFact(fact, tuple(slots.get(fact.subject, ())), then.probability, now.probability, now.greedy)
-        for fact, then, now in zip(given.facts, before, after, strict=True)
-    )
-    replaced = tuple(one.id for group in groups for one in group.replaced)
-    return Learned(overlay, layer, facts, tuple(ids), replaced)
+def _mark(subject: str) -> int:
+    """What a subject's slots leave on tokens: never 0."""
+    return int.from_bytes(hashlib.blake2b(subject.encode(), digest_size=8).digest(), "little") >> 1 | 1

@@ -133,10 +133,15 @@ def phrasings(fact: Fact, count: int, rng: np.random.Generator) -> list[str]:
 
 
 def guards(fact: Fact, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` prompts on the same subject that the fact says nothing about."""
+    """At most `count` prompts on the same subject that the fact says nothing about.
+
+    Those of no relation come first, as far as half of `count` allows, then those of other relations.
+    """
     mine = relations_of(fact)
     others = [one for relation in RELATIONS if relation not in mine for one in relation.phrasings]
-    half = count // 2
-    chosen = [*rng.choice(_NEUTRAL, count - half, replace=False), *rng.choice(others, half, replace=False)]
-    opened = [OPENINGS[i % len(OPENINGS)] if i % 2 else "" for i in range(count)]
-    return [opening + str(one).format(fact.subject) for opening, one in zip(opened, chosen, strict=True)]
+    neutral = min(len(_NEUTRAL), count - count // 2)
+    chosen = [
+        *rng.choice(_NEUTRAL, neutral, replace=False),
+        *rng.choice(others, min(count - neutral, len(others)), replace=False),
+    ]
+    return [str(one).format(fact.subject) for one in chosen]

@@ -28,6 +28,7 @@ from mindset.graft.radius import Answer, Listener, RadiusShard
 from mindset.graft.read_log import ReadLog
 from mindset.graft.recording import Read, Recorder
 from mindset.graft.shard import Shard
+from mindset.graft.trail import Trail
 
 __all__ = ["Bank", "MirrorBank", "top_mask"]
 
@@ -65,6 +66,7 @@ class Bank(nn.Module):
         self.k = k
         self._overlays = nn.ModuleDict()
         self.listener: Listener | None = None
+        self.trail: Trail | None = None
 
     @property
     def overlays(self) -> dict[str, RadiusShard]:
@@ -117,14 +119,18 @@ class Bank(nn.Module):
         """`out` and, where a radius slot fires, its value; where none does, `out` itself."""
         open_tokens = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for name, overlay in reversed(self.overlays.items()):
-            margins, slots = overlay.nearest(x)
-            tokens = ((margins > 0) & open_tokens).nonzero()[:, 0]
+            tokens, slots, margins = overlay.nearest(x, self.trail)
             if not len(tokens):
                 continue
+            still = open_tokens[tokens]
+            tokens, slots, margins = tokens[still], slots[still], margins[still]
             open_tokens[tokens] = False
-            out = out.index_add(0, tokens, overlay.value[slots[tokens]].to(out.dtype))
-            if self.listener is not None:
-                self.listener(Answer(self.layer, name, tokens, slots[tokens], margins[tokens]))
+            if overlay.value is not None:
+                out = out.index_add(0, tokens, overlay.value[slots].to(out.dtype))
+            if overlay.mark is not None and self.trail is not None:
+                self.trail.leave(tokens, overlay.mark[slots])
+            if self.listener is not None and len(tokens):
+                self.listener(Answer(self.layer, name, tokens, slots, margins))
         return out
 
     def output_bias(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:

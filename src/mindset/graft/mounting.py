@@ -16,6 +16,7 @@ import torch
 from mindset.errors import FormatError, MissingError
 from mindset.graft.model import banks
 from mindset.graft.radius import RadiusShard
+from mindset.graft.trail import Trail
 from mindset.store.layout import lay_out
 from mindset.store.memory_dir import MemoryDir
 from mindset.store.shard_info import RADIUS, ShardInfo
@@ -52,6 +53,7 @@ def unmount(model: PreTrainedModel, name: str) -> None:
     """Take an overlay off; nothing happens if it is not there."""
     for bank in banks(model).values():
         bank.unmount(name)
+    _follow(model)
 
 
 def mounted(model: PreTrainedModel) -> list[str]:
@@ -71,6 +73,21 @@ def without_overlays(model: PreTrainedModel) -> Iterator[None]:
         for bank, overlays in held.items():
             for name, shard in overlays.items():
                 bank.mount(name, shard)
+        _follow(model)
+
+
+def _follow(model: PreTrainedModel) -> None:
+    """Keep marks if some slot leaves or awaits one, and not otherwise."""
+    all_banks = list(banks(model).values())
+    trail = next((bank.trail for bank in all_banks if bank.trail is not None), None)
+    wanted = any(shard.needs_trail for bank in all_banks for shard in bank.overlays.values())
+    if trail is None and wanted:
+        trail = Trail(model.base_model)
+    elif trail is not None and not wanted:
+        trail.stop()
+        trail = None
+    for bank in all_banks:
+        bank.trail = trail
 
 
 def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
@@ -86,8 +103,12 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
     first = next(bank.parameters())
     rows = {field: torch.from_numpy(layout.array(store.vectors, field)[0]) for field in info.fields}
     key, bias = (rows[field].to(first.device, torch.float32) for field in ("key", "key_bias"))
-    value = rows["value"].to(first)
-    weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
-    shard = RadiusShard(key, bias[:, 0], value * weights[:, None])
+    value = None
+    if "value" in rows:
+        weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
+        value = rows["value"].to(first) * weights[:, None]
+    marks = {name: rows[name][:, 0].to(first.device) for name in ("mark", "after") if name in rows}
+    shard = RadiusShard(key, bias[:, 0], value, **marks)
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())
     bank.mount(info.name, shard)
+    _follow(model)

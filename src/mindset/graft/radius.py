@@ -2,7 +2,10 @@
 
 A token fires a slot if `key . x + key_bias > 0`: for inputs that a norm has given one length this is a ball around the
 key. Keys and biases are scaled so that the number is 1 at the middle of what the slot was made for and 0 at the
-border; of several slots that fire the nearest answers, alone, and its value is added to what the bank read.
+border; of several slots that fire the nearest answers, alone.
+
+What a slot does when it answers: it adds its value to what the bank read, if it has one, and leaves its mark on the
+token, if it has one. A slot may wait for a mark: then it answers only where the text has met that mark before.
 
 Invariant: where none fires nothing is computed with the bank's output, which so stays the same to the bit.
 """
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindset.errors import UsageError
+from mindset.graft.trail import Trail
 
 __all__ = ["Answer", "Listener", "RadiusShard"]
 
@@ -44,20 +48,27 @@ class RadiusShard(nn.Module):
 
     key: Tensor
     key_bias: Tensor
-    value: Tensor
+    value: Tensor | None
+    mark: Tensor | None
+    after: Tensor | None
 
     def __init__(
         self,
         key: Float[Tensor, "n_slots d_model"],
         key_bias: Float[Tensor, " n_slots"],
-        value: Float[Tensor, "n_slots d_model"],
+        value: Float[Tensor, "n_slots d_model"] | None = None,
+        *,
+        mark: Int[Tensor, " n_slots"] | None = None,
+        after: Int[Tensor, " n_slots"] | None = None,
     ) -> None:
+        """Slots that add `value`, leave `mark`, and answer only `after` a mark."""
         super().__init__()
-        if not len(key) == len(key_bias) == len(value):
-            raise UsageError(
-                f"{len(key)} keys, {len(key_bias)} biases and {len(value)} values; give one each"
-            )
-        for name, rows in (("key", key), ("key_bias", key_bias), ("value", value)):
+        fields = {"key": key, "key_bias": key_bias, "value": value, "mark": mark, "after": after}
+        lengths = {name: len(rows) for name, rows in fields.items() if rows is not None}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{count} of {name}" for name, count in lengths.items())
+            raise UsageError(f"{told}: give one of each for every slot")
+        for name, rows in fields.items():
             self.register_buffer(name, rows, persistent=False)
         self.muted: set[int] = set()
         """Slots that do not answer, though they are there."""
@@ -66,12 +77,43 @@ class RadiusShard(nn.Module):
     def n_slots(self) -> int:
         return int(self.key.shape[0])
 
+    @property
+    def needs_trail(self) -> bool:
+        """Whether marks have to be followed for these slots."""
+        return self.mark is not None or self.after is not None
+
     def nearest(
-        self, x: Float[Tensor, "tokens d_model"]
-    ) -> tuple[Float[Tensor, " tokens"], Int[Tensor, " tokens"]]:
-        """The margin of the nearest slot of every token, not above 0 where none fires; and which it is."""
-        margins = F.linear(x.to(self.key.dtype), self.key, self.key_bias)
+        self, x: Float[Tensor, "tokens d_model"], trail: Trail | None = None
+    ) -> tuple[Int[Tensor, " answers"], Int[Tensor, " answers"], Float[Tensor, " answers"]]:
+        """The tokens that some slot answers, the nearest slot of each, and its margin."""
+        if self.after is None:
+            return _best(self._margins(x, None))
+        if trail is None:
+            raise UsageError("these slots wait for marks, and no trail is followed; mount them with `mount`")
+        slots = torch.isin(self.after, trail.met()).nonzero()[:, 0]
+        if not len(slots):
+            return slots, slots, x.new_empty(0)
+        margins = self._margins(x, slots)
+        token, column = (margins > 0).nonzero(as_tuple=True)
+        alone = ~trail.behind(token, self.after[slots[column]])
+        margins[token[alone], column[alone]] = -torch.inf
+        tokens, columns, best = _best(margins)
+        return tokens, slots[columns], best
+
+    def _margins(
+        self, x: Float[Tensor, "tokens d_model"], slots: Int[Tensor, " some"] | None
+    ) -> Float[Tensor, "tokens some"]:
+        key, bias = (self.key, self.key_bias) if slots is None else (self.key[slots], self.key_bias[slots])
+        margins = F.linear(x.to(key.dtype), key, bias)
         if self.muted:
-            margins[:, sorted(self.muted)] = -torch.inf
-        best = margins.max(dim=-1)
-        return best.values, best.indices
+            muted = torch.tensor(sorted(self.muted), device=x.device)
+            margins[:, muted if slots is None else torch.isin(slots, muted)] = -torch.inf
+        return margins
+
+
+def _best(
+    margins: Float[Tensor, "tokens some"],
+) -> tuple[Int[Tensor, " answers"], Int[Tensor, " answers"], Float[Tensor, " answers"]]:
+    best = margins.max(dim=-1)
+    tokens = (best.values > 0).nonzero()[:, 0]
+    return tokens, best.indices[tokens], best.values[tokens]

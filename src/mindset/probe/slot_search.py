@@ -102,7 +102,8 @@ def _scored(
         shards = [(name, int(shard.n_slots)) for name, shard in cast(nn.ModuleDict, bank.shards).items()]  # type: ignore[arg-type]
         yield index, shards, residual_values(bank) @ gradient
         for name, overlay in bank.overlays.items():
-            yield index, [(name, overlay.n_slots)], (overlay.value @ gradient)[None]
+            if overlay.value is not None:
+                yield index, [(name, overlay.n_slots)], (overlay.value @ gradient)[None]
 
 
 def _best(

@@ -1,8 +1,8 @@
 """Radius slots that answered somewhere in a prompt, and what the model would say without each.
 
-A fact answers at its subject, mostly before the last token, so that its influence there says little about what comes
-next. It is measured instead: the same prompt once more with that slot mute. Invariant: asking changes nothing in the
-model.
+A fact may answer before the last token, so that its influence there says little about what comes next. It is measured
+instead: the same prompt once more with that slot mute. Slots that only recognise a subject are not told. Invariant:
+asking changes nothing in the model.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def answers(model: PreTrainedModel, ids: Int[Tensor, " prompt"]) -> list[WhyFact
     heard: dict[tuple[int, str, int], tuple[int, float]] = {}
 
     def hear(answer: Answer) -> None:
+        if banks(model)[answer.layer].overlays[answer.overlay].value is None:
+            return  # it recognised a subject and says nothing itself
         triples = zip(answer.tokens.tolist(), answer.slots.tolist(), answer.margins.tolist(), strict=True)
         for token, slot, margin in triples:
             key = (answer.layer, answer.overlay, slot)

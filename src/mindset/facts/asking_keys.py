@@ -1,0 +1,38 @@
+"""The keys by which a text is recognised that asks for a fact, once its subject was met.
+
+A linear discriminant at a middle layer, between the last tokens of prompts for the fact and those of other prompts on
+the same subject, in the metric of ordinary text. It is meant for texts that have spoken of the subject, and says
+nothing of others. Measured in docs/results/facts.notes.md. Knows no facts and no slots.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mindset.facts.background import KEY_DTYPE, Background, RadiusKey
+
+__all__ = ["BORDER", "asking_key"]
+
+BORDER = 0.25
+"""Where the key's side begins: share of the way from the middle of other prompts to that of prompts for the fact."""
+_INSIDE = 0.1
+"""The margin that the fact's own prompt has at least."""
+
+
+def asking_key(
+    asking: Float[Tensor, "prompts d_model"],
+    others: Float[Tensor, "guards d_model"],
+    background: Background,
+    border: float = BORDER,
+) -> RadiusKey:
+    """The key that is 1 at the middle of `asking` and 0 at the border; the first of them, the fact's own, is inside."""
+    asking, others = asking.double().cpu(), others.double().cpu()
+    middle, elsewhere = asking.mean(dim=0), others.mean(dim=0)
+    direction = background.precision @ (middle - elsewhere)
+    length = float(direction @ (middle - elsewhere)) * (1 - border)
+    key = (direction / max(length, 1e-12)).to(KEY_DTYPE).double()
+    at_border = elsewhere + border * (middle - elsewhere)
+    bias = -float(key @ at_border)
+    own = float(asking[0] @ key) + bias
+    return RadiusKey(key, bias + max(0.0, _INSIDE - own))

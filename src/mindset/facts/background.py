@@ -1,0 +1,103 @@
+"""What a block sees in ordinary text, and the keys that tell something else from it.
+
+Nearness is measured in the metric of ordinary text, `(x - c)' P (x - c)` with c and P the mean and the (shrunk) inverse
+covariance of the block's inputs: directions in which all text varies count little. Knows no facts and no slots.
+Source: the linear discriminant, Fisher 1936, with Ledoit-Wolf-like shrinkage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mindset.distill.stdlib_text import stdlib_documents
+from mindset.graft.calibration import ff_inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Background", "RadiusKey", "measure_backgrounds"]
+
+_SHRINKAGE = 0.3
+"""Of the covariance, in units of its mean variance."""
+_TOKENS, _WINDOW = 4096, 128
+_EVERY = 12
+"""Modules of the library that one is read of."""
+KEY_DTYPE = torch.float16
+"""What keys are rounded to, before the border is put in its place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What a block sees in ordinary text."""
+
+    mean: Float[Tensor, " d_model"]
+    precision: Float[Tensor, "d_model d_model"]
+    """Inverse of the shrunk covariance; float64, like the mean."""
+    seen: Float[Tensor, "tokens d_model"]
+    """The inputs themselves, those at the beginnings of texts among them."""
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusKey:
+    """A ball, or a half-space: what a radius slot answers to."""
+
+    key: Float[Tensor, " d_model"]
+    bias: float
+
+    def margins(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        """1 in the middle, 0 at the border."""
+        return x.double() @ self.key + self.bias
+
+
+class _Enough(Exception):  # noqa: N818  not an error
+    """The layers above are not needed."""
+
+
+@torch.no_grad()
+def measure_backgrounds(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: tuple[int, ...]
+) -> list[Background]:
+    """Mean and precision at every layer, over a few thousand tokens of the standard library's documentation."""
+    seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    last = max(layers)
+
+    def take(layer: int, x: Tensor) -> None:
+        seen[layer].append(x.detach().double().cpu())
+        if layer == last:
+            raise _Enough
+
+    takers = {layer: (lambda x, layer=layer: take(layer, x)) for layer in layers}
+    for rows in _ordinary_tokens(tokenizer).split(4):
+        try:
+            with ff_inputs(model, takers):
+                model(rows.to(model.device), use_cache=False)
+        except _Enough:
+            continue
+    return [_background(torch.cat(seen[layer])) for layer in layers]
+
+
+def _background(inputs: Float[Tensor, "tokens d_model"]) -> Background:
+    mean = inputs.mean(dim=0)
+    covariance = (inputs - mean).T @ (inputs - mean) / len(inputs)
+    shrunk = covariance + _SHRINKAGE * covariance.diagonal().mean() * torch.eye(
+        len(mean), dtype=torch.float64
+    )
+    return Background(mean, torch.linalg.inv(shrunk), inputs)
+
+
+def _ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows pos"]:
+    """Pieces of documents from all over the library."""
+    wanted = _TOKENS // _WINDOW
+    pieces: list[list[int]] = []
+    for document in stdlib_documents(every=_EVERY):
+        ids = tokenizer(document[: 8 * _WINDOW], add_special_tokens=False)["input_ids"]
+        if len(ids) >= _WINDOW:
+            pieces.append(list(ids[:_WINDOW]))
+        if len(pieces) == wanted:
+            break
+    return torch.tensor(pieces)

@@ -1,0 +1,137 @@
+"""Lessons with their keys: where in a network a subject is met, and where a text asks for a fact on it.
+
+Two layers take part: a low one, where the last token of a subject says whom the text is about, and a middle one, where
+the last token of a prompt says what is asked. Knows no slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mindset.facts.asking_keys import asking_key
+from mindset.facts.background import Background, RadiusKey, measure_backgrounds
+from mindset.facts.cut_texts import Cut
+from mindset.facts.lessons import Lesson, cut_at_subject
+from mindset.facts.names import NAMES, namesakes, other_names
+from mindset.facts.seen_inputs import inputs_from_cuts
+from mindset.facts.subject_keys import REACH, subject_keys
+from mindset.facts.write_values import Exercise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["FactLayers", "KeyedLesson", "key_lessons"]
+
+_MOST_GUARDS = 6
+"""Prompts at which a key fires though it should not, that its value is held back at."""
+_MENTION = "We read about {} yesterday"
+"""A text with a name in it."""
+
+
+@dataclass(frozen=True)
+class FactLayers:
+    """Where facts go."""
+
+    subject: int
+    """The layer that subjects are recognised in."""
+    fact: int
+    """The layer above it that facts answer in."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedLesson:
+    """The keys of one fact, and what its value is trained on."""
+
+    subject: tuple[RadiusKey, ...]
+    """Balls around its subject; none where that cannot be told from ordinary text."""
+    asking: RadiusKey
+    """Fires where a text asks for the fact."""
+    exercise: Exercise
+
+
+def key_lessons(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson], layers: FactLayers
+) -> list[KeyedLesson]:
+    """Find the keys of all lessons; the model is as it is without what they teach."""
+    low, middle = measure_backgrounds(model, tokenizer, (layers.subject, layers.fact))
+    told = _Names(model, tokenizer, layers.subject)
+    return [_keyed(model, lesson, layers, low, middle, told) for lesson in lessons]
+
+
+class _Names:
+    """What the lower layer sees at the ends of names that are not the subject."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int) -> None:
+        self.model, self.tokenizer, self.layer = model, tokenizer, layer
+        self.known = dict(zip(NAMES, self._ends(NAMES), strict=True))
+
+    def keys(
+        self, subject: str, inputs: Float[Tensor, "texts d_model"], background: Background
+    ) -> list[RadiusKey]:
+        """Balls around the subject; told from other names as far as its place in the first text stays inside."""
+        others = torch.stack([self.known[name] for name in other_names(subject)])
+        made = namesakes(subject)
+        same_end = torch.stack(self._ends(made)) if made else None
+        for known in (
+            (others, same_end, REACH),
+            (others, None, REACH),
+            (None, None, REACH),
+            (None, None, 2 * REACH),
+        ):
+            found = subject_keys(inputs, background, *known)
+            if any(float(ball.margins(inputs[:1].cpu())) > 0 for ball in found):
+                return found
+        return found
+
+    def _ends(self, names: Sequence[str]) -> list[Float[Tensor, " d_model"]]:
+        cuts = [cut_at_subject(self.tokenizer, _MENTION.format(name), name) for name in names]
+        return [one[self.layer][0] for one in inputs_from_cuts(self.model, cuts, (self.layer,))]
+
+
+def _keyed(
+    model: PreTrainedModel,
+    lesson: Lesson,
+    layers: FactLayers,
+    low: Background,
+    middle: Background,
+    names: _Names,
+) -> KeyedLesson:
+    cuts = [*lesson.prompts, *lesson.guards]
+    seen = inputs_from_cuts(model, cuts, (layers.subject, layers.fact))
+    prompts, guards = seen[: len(lesson.prompts)], seen[len(lesson.prompts) :]
+    subject = names.keys(lesson.subject, torch.stack([one[layers.subject][0] for one in seen]), low)
+    asked_at = [lesson.asked_at(i) for i in range(len(prompts))]
+    asking = asking_key(
+        torch.stack([one[layers.fact][at] for one, at in zip(prompts, asked_at, strict=True)]),
+        torch.stack([one[layers.fact][-1] for one in guards]),
+        middle,
+    )
+    fires = [_fires(one[layers.fact], asking) for one in seen]
+    for one, at in zip(fires, asked_at, strict=False):
+        one[at] = True  # a prompt that the key misses teaches all the same
+    disturbed = [i for i in range(len(prompts), len(cuts)) if fires[i].any()][:_MOST_GUARDS]
+    recut = [_from_first_fire(cuts[i], fires[i]) for i in (*range(len(prompts)), *disturbed)]
+    exercise = Exercise(
+        tuple(cut for cut, _ in recut[: len(prompts)]),
+        lesson.targets,
+        tuple(cut for cut, _ in recut[len(prompts) :]),
+        tuple(one for _, one in recut),
+    )
+    return KeyedLesson(tuple(subject), asking, exercise)
+
+
+def _fires(seen: Float[Tensor, "pos d_model"], key: RadiusKey) -> Bool[Tensor, " pos"]:
+    """Where the key fires from the subject on."""
+    return key.margins(seen.cpu()) > 0
+
+
+def _from_first_fire(cut: Cut, fires: Bool[Tensor, " pos"]) -> tuple[Cut, Bool[Tensor, " rest"]]:
+    """The text cut where the key fires first: what lies before stays as it is."""
+    first = int(fires.nonzero()[0])
+    return Cut(cut.ids, cut.at + first), fires[first:]

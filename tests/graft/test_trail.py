@@ -1,0 +1,151 @@
+"""Marks of subjects: they go where the tokens go, through caches that are cropped, reordered and begun too early."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graft.tiny import tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mindset.errors import UsageError
+from mindset.graft.convert import build_student
+from mindset.graft.model import banks
+from mindset.graft.mounting import _follow, unmount, without_overlays
+from mindset.graft.plan import ConversionPlan
+from mindset.graft.radius import RadiusShard
+from mindset.graft.trail import REACH_BACK
+from mindset.probe.speed import cache_name
+
+SUBJECT, MARK = 7, 123456789012345
+
+
+def with_marks(family: str = "llama") -> PreTrainedModel:
+    """A tiny model that knows one subject, the token SUBJECT, and answers everywhere behind it."""
+    model = build_student(tiny_model(family).eval(), ConversionPlan())
+    low, high = banks(model)[0], banks(model)[1]
+    seen: list[Tensor] = []
+    handle = low.register_forward_pre_hook(lambda _, args: seen.append(args[0].reshape(-1, low.d_model)))
+    with torch.no_grad():
+        model(torch.tensor([[SUBJECT]]), use_cache=False)
+        model(torch.tensor([[1, 3, SUBJECT, 9, SUBJECT]]), use_cache=False)
+    handle.remove()
+    (first,), others = seen[0], seen[1]
+    middles = torch.stack([first, others[2], others[4]])
+    key = middles / middles.square().sum(-1, keepdim=True)
+    low.mount("x", RadiusShard(key, torch.full((3,), -0.999), mark=torch.full((3,), MARK, dtype=torch.int64)))
+    value = 3 * torch.ones(1, high.d_model)
+    always = torch.zeros(1, high.d_model)
+    high.mount("x", RadiusShard(always, torch.ones(1), value, after=torch.tensor([MARK])))
+    _follow(model)
+    return model
+
+
+@torch.no_grad()
+def steps(model: PreTrainedModel, ids: Tensor, cuts: list[int]) -> Tensor:
+    """The logits of texts that are read in pieces, each from the cache of those before."""
+    cache, said = None, []
+    for start, stop in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True):
+        out = model(ids[:, start:stop], use_cache=True, **{CACHE: cache})
+        cache = out[CACHE]
+        said.append(out.logits)
+    return torch.cat(said, dim=1)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_read_in_pieces_as_in_one(data: st.DataObject) -> None:
+    model = MODEL
+    rows = data.draw(st.integers(1, 3))
+    length = data.draw(st.integers(2, 12))
+    ids = torch.tensor(
+        [
+            data.draw(st.lists(st.sampled_from([3, 5, SUBJECT]), min_size=length, max_size=length))
+            for _ in range(rows)
+        ]
+    )
+    cuts = sorted(data.draw(st.sets(st.integers(1, length - 1))))
+    whole = model(ids, use_cache=False).logits.detach()
+    torch.testing.assert_close(steps(model, ids, cuts), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_only_texts_that_met_the_subject_are_changed() -> None:
+    ids = torch.tensor([[1, 3, SUBJECT, 9, 4, 4], [1, 3, 5, 9, 4, 4]])
+    with torch.no_grad():
+        now = MODEL(ids, use_cache=False).logits
+        with without_overlays(MODEL):
+            before = MODEL(ids, use_cache=False).logits
+    assert torch.equal(now[0, :2], before[0, :2])
+    assert (now[0, 2:] - before[0, 2:]).abs().amax(-1).min() > 1e-3
+    assert torch.equal(now[1], before[1])
+
+
+def test_a_mark_is_forgotten() -> None:
+    ids = torch.tensor([[1, 3, SUBJECT] + [4] * (REACH_BACK + 3)])
+    heard: list[int] = []
+    banks(MODEL)[1].listener = lambda answer: heard.extend(answer.tokens.tolist())
+    with torch.no_grad():
+        steps(MODEL, ids, [2, 5, REACH_BACK])
+        heard.clear()
+        MODEL(ids, use_cache=False)
+    banks(MODEL)[1].listener = None
+    assert heard == list(range(2, 3 + REACH_BACK))
+
+
+def test_caches_are_reordered_and_cropped() -> None:
+    ids = torch.tensor([[1, 3, SUBJECT, 9], [1, 3, 5, 9]])
+    more = torch.tensor([[4], [4]])
+    with torch.no_grad():
+        cache = MODEL(ids, use_cache=True)[CACHE]
+        cache.reorder_cache(torch.tensor([1, 0]))
+        said = MODEL(more, use_cache=True, **{CACHE: cache}).logits
+        swapped = MODEL(torch.cat([ids.flip(0), more], dim=1), use_cache=False).logits[:, -1:]
+        torch.testing.assert_close(said, swapped, rtol=1e-4, atol=1e-4)
+        cache.crop(-3)
+        said = MODEL(more, use_cache=True, **{CACHE: cache}).logits
+        cropped = MODEL(torch.cat([ids.flip(0)[:, :2], more], dim=1), use_cache=False).logits[:, -1:]
+        torch.testing.assert_close(said, cropped, rtol=1e-4, atol=1e-4)
+
+
+def test_beams_and_samples_as_without_a_cache() -> None:
+    ids = torch.tensor([[1, 3, SUBJECT]])
+    wanted = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    for beams in (1, 3):
+        with_cache = MODEL.generate(ids, num_beams=beams, use_cache=True, **wanted)
+        assert torch.equal(with_cache, MODEL.generate(ids, num_beams=beams, use_cache=False, **wanted))
+
+
+def test_a_cache_from_before_the_mounting_has_no_marks() -> None:
+    model = MODEL
+    overlays = {bank: bank.overlays["x"] for bank in banks(model).values() if bank.overlays}
+    with without_overlays(model), torch.no_grad():
+        cache = model(torch.tensor([[1, 3]]), use_cache=True)[CACHE]
+    assert all(bank.overlays["x"] is shard for bank, shard in overlays.items())
+    heard: list[int] = []
+    banks(model)[1].listener = lambda answer: heard.extend(answer.tokens.tolist())
+    with torch.no_grad():
+        model(torch.tensor([[SUBJECT, 4]]), use_cache=True, **{CACHE: cache})
+        model(torch.tensor([[4]]), use_cache=True, **{CACHE: cache})
+    banks(model)[1].listener = None
+    assert heard == [0, 1, 0]
+
+
+def test_nothing_is_followed_when_nothing_waits() -> None:
+    model = with_marks()
+    body = model.base_model
+    hooks = len(body._forward_pre_hooks)
+    unmount(model, "x")
+    assert len(body._forward_pre_hooks) == hooks - 1
+    assert all(bank.trail is None for bank in banks(model).values())
+
+
+def test_slots_that_wait_need_a_trail() -> None:
+    shard = RadiusShard(torch.zeros(1, 4), torch.ones(1), torch.ones(1, 4), after=torch.tensor([1]))
+    with pytest.raises(UsageError, match="no trail is followed"):
+        shard.nearest(torch.zeros(2, 4))
+
+
+MODEL = with_marks()
+CACHE = cache_name(MODEL)
