@@ -147,5 +147,51 @@ def test_slots_that_wait_need_a_trail() -> None:
         shard.nearest(torch.zeros(2, 4))
 
 
+def leaning() -> PreTrainedModel:
+    """As `with_marks`, but the slot never answers, and leans to token 9 by 2 nats."""
+    model = with_marks()
+    high = banks(model)[1]
+    never = RadiusShard(
+        torch.zeros(1, high.d_model),
+        -torch.ones(1),
+        torch.ones(1, high.d_model),
+        after=torch.tensor([MARK]),
+        token=torch.tensor([9]),
+        lean=torch.tensor([2.0]),
+    )
+    high.mount("x", never)
+    return model
+
+
+@torch.no_grad()
+def test_a_slot_leans_from_the_subject_until_its_word_is_said() -> None:
+    model = leaning()
+    ids = torch.tensor([[1, 3, SUBJECT, 4, 9, 4], [1, 3, 5, 4, 9, 4]])
+    now = model(ids, use_cache=False).logits
+    last = model(ids, use_cache=False, logits_to_keep=4).logits
+    with without_overlays(model):
+        before = model(ids, use_cache=False).logits
+    moved = now - before
+    torch.testing.assert_close(moved[0, :, 9], torch.tensor([0, 0, 2.0, 2.0, 0, 0]), rtol=0, atol=1e-5)
+    assert moved[..., :9].abs().max() == 0
+    assert torch.equal(now[1], before[1])
+    torch.testing.assert_close(last, now[:, -4:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(steps(model, ids, [3, 4, 5]), now, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_mute_slot_does_not_lean_and_one_that_leans_is_told() -> None:
+    model = leaning()
+    ids = torch.tensor([[1, 3, SUBJECT, 4]])
+    heard: list[float] = []
+    banks(model)[1].listener = lambda answer: heard.extend(answer.margins.tolist())
+    model(ids, use_cache=False)
+    assert heard == [0.0, 0.0]
+    banks(model)[1].overlays["x"].muted = {0}
+    now = model(ids, use_cache=False).logits
+    with without_overlays(model):
+        assert torch.equal(now, model(ids, use_cache=False).logits)
+
+
 MODEL = with_marks()
 CACHE = cache_name(MODEL)

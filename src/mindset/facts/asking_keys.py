@@ -10,11 +10,11 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from mindset.facts.background import KEY_DTYPE, Background, RadiusKey
+from mindset.facts.background import Background, RadiusKey
 
 __all__ = ["BORDER", "asking_key"]
 
-BORDER = 0.25
+BORDER = 0.3
 """Where the key's side begins: share of the way from the middle of other prompts to that of prompts for the fact."""
 _INSIDE = 0.1
 """The margin that the fact's own prompt has at least."""
@@ -31,8 +31,7 @@ def asking_key(
     middle, elsewhere = asking.mean(dim=0), others.mean(dim=0)
     direction = background.precision @ (middle - elsewhere)
     length = float(direction @ (middle - elsewhere)) * (1 - border)
-    key = (direction / max(length, 1e-12)).to(KEY_DTYPE).double()
     at_border = elsewhere + border * (middle - elsewhere)
-    bias = -float(key @ at_border)
-    own = float(asking[0] @ key) + bias
-    return RadiusKey(key, bias + max(0.0, _INSIDE - own))
+    key = RadiusKey.through(direction / max(length, 1e-12), at_border, 0.0)
+    own = float(key.margins(asking[:1]))
+    return RadiusKey(key.key, key.bias + max(0.0, _INSIDE - own))

@@ -27,8 +27,6 @@ _SHRINKAGE = 0.3
 _TOKENS, _WINDOW = 4096, 128
 _EVERY = 12
 """Modules of the library that one is read of."""
-KEY_DTYPE = torch.float16
-"""What keys are rounded to, before the border is put in its place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +46,15 @@ class RadiusKey:
 
     key: Float[Tensor, " d_model"]
     bias: float
+
+    @classmethod
+    def through(
+        cls, direction: Float[Tensor, " d_model"], point: Float[Tensor, " d_model"], margin: float
+    ) -> RadiusKey:
+        """The key along `direction`, as it is stored, that makes `margin` of `point`."""
+        scale = direction.abs().max().clamp_min(1e-12).float() / 127
+        stored = (direction / scale).round() * scale.double()
+        return cls(stored, margin - float(stored @ point))
 
     def margins(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """1 in the middle, 0 at the border."""

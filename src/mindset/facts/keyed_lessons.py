@@ -54,6 +54,11 @@ class KeyedLesson:
     """Fires where a text asks for the fact."""
     exercise: Exercise
 
+    @property
+    def first_token(self) -> int:
+        """Of the target."""
+        return self.exercise.prompts[0].ids[-self.exercise.targets[0]]
+
 
 def key_lessons(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson], layers: FactLayers

@@ -43,7 +43,6 @@ __all__ = ["DEPTHS", "Learned", "LearnedFact", "fact_layers", "learn", "learn_in
 DEPTHS = (0.13, 0.47)
 """Shares of the layers below those that recognise subjects and that answer; measured on SmolLM2."""
 FACT_TAG, SUBJECT_TAG = "fact", "subject"
-_DTYPE = "float16"
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def learn_into(
         )
     before = target_probabilities(model, tokenizer, facts.facts)
     writing = _Writing(memory, overlay, layers, facts)
-    incoming = writing.incoming(kept, values)
+    incoming = writing.incoming(kept, values, settings.lean)
     ids = memory.put_in(incoming, f"{facts.name}, overlay {overlay}").tolist()
     mount(model, memory.store, overlay)
     after = target_probabilities(model, tokenizer, facts.facts)
@@ -189,7 +188,9 @@ class _Writing:
     def __init__(self, memory: Memory, overlay: str, layers: FactLayers, given: FactText) -> None:
         self.memory, self.overlay, self.layers, self.given = memory, overlay, layers, given
 
-    def incoming(self, kept: Sequence[tuple[Fact, KeyedLesson]], values: torch.Tensor) -> Incoming:
+    def incoming(
+        self, kept: Sequence[tuple[Fact, KeyedLesson]], values: torch.Tensor, lean: float
+    ) -> Incoming:
         """Slots of new subjects, then one for each fact, in their order."""
         named = {one.label for one in self._records(self.layers.subject, SUBJECT_TAG)}
         subjects = {fact.subject: one.subject for fact, one in kept if fact.subject not in named}
@@ -198,12 +199,11 @@ class _Writing:
         if balls:
             marks = {"mark": np.array([[_mark(subject)] for subject, _ in balls])}
             new = [NewSlot(label=subject, tags=(SUBJECT_TAG,)) for subject, _ in balls]
-            parts.append(
-                self._slots(self.layers.subject, new, _key_arrays([ball for _, ball in balls]) | marks)
-            )
-        arrays = _key_arrays([one.asking for _, one in kept]) | {
-            "value": values.numpy().astype(_DTYPE),
+            parts.append(self._slots(self.layers.subject, new, _arrays([ball for _, ball in balls]) | marks))
+        arrays = _arrays([one.asking for _, one in kept], values) | {
             "after": np.array([[_mark(fact.subject)] for fact, _ in kept]),
+            "token": np.array([[one.first_token] for _, one in kept], np.int32),
+            "lean": np.full((len(kept), 1), lean, np.float32),
         }
         new = [
             NewSlot(cites=Citation(0, *fact.span), label=fact.subject, tags=(FACT_TAG,)) for fact, _ in kept
@@ -241,11 +241,17 @@ class _Writing:
         return NewShard(layer, self.overlay, RADIUS, 1, RADIUS, gated=False, fields=fields)
 
 
-def _key_arrays(keys: Sequence[RadiusKey]) -> dict[str, np.ndarray]:
-    return {
-        "key": torch.stack([one.key for one in keys]).numpy().astype(_DTYPE),
-        "key_bias": np.array([[one.bias] for one in keys], np.float32),
-    }
+def _arrays(keys: Sequence[RadiusKey], values: torch.Tensor | None = None) -> dict[str, np.ndarray]:
+    """Keys, and values where there are any, in bytes with a scale each; the borders stay where they were."""
+    rows = {"key": torch.stack([one.key for one in keys])} | ({} if values is None else {"value": values})
+    stored, scales = dict[str, np.ndarray](), []
+    for name, some in rows.items():
+        scale = some.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        stored[name] = (some / scale).round().numpy().astype(np.int8)
+        scales.append(scale.numpy().astype(np.float32))
+    stored["scale"] = np.concatenate(scales, axis=1)
+    stored["key_bias"] = np.array([[one.bias] for one in keys], np.float32)
+    return stored
 
 
 def _mark(subject: str) -> int:

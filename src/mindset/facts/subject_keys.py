@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mindset.facts.background import KEY_DTYPE, Background, RadiusKey
+from mindset.facts.background import Background, RadiusKey
 
 __all__ = ["REACH", "subject_keys"]
 
@@ -87,19 +87,13 @@ class _Finder:
                 direction = plain - share * known * (known @ away) / (known @ self.ending)
             length = float(direction @ away)
             if length > 0:  # falls by 1 from the middle to the border
-                key = (direction / length / self.reach).to(KEY_DTYPE).double()
-                ball = RadiusKey(key, 1.0 - float(key @ middle))
+                ball = RadiusKey.through(direction / length / self.reach, middle, 1.0)
                 found.append((float(ball.margins(self.not_it).max()) + _MARGIN, ball))
         if not found:
             return None
         nearest, ball = min(found, key=lambda one: one[0])
         if nearest >= 1:
             return None
-        return _shrunk(ball, nearest) if nearest > 0 else ball
-
-
-def _shrunk(ball: RadiusKey, nearest: float) -> RadiusKey:
-    """The ball with its border where the margin was `nearest`."""
-    stored = (ball.key / (1 - nearest)).to(KEY_DTYPE).double()
-    middle_score = 1.0 - ball.bias  # what the old key makes of the middle without its bias
-    return RadiusKey(stored, 1.0 - middle_score / (1 - nearest))
+        if nearest <= 0:
+            return ball
+        return RadiusKey.through(ball.key / (1 - nearest), middle, 1.0)  # its border where the nearest was

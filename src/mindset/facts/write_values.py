@@ -53,13 +53,15 @@ class WriteSettings:
     """As `phrasings_a_step`, of those at which the key fires; 0: nothing is guarded."""
     together: int = 16
     """Facts that are written at once."""
+    lean: float = 4.5
+    """Nats by which the target's first token is likelier behind the subject, whatever is asked; 0: not at all."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "phrasings", "guards", "phrasings_a_step", "together"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} = {getattr(self, name)}; give more than 0")
-        if min(self.guard, self.guards_a_step) < 0:
-            raise UsageError("guards a step and their weight are 0 or more")
+        if min(self.guard, self.guards_a_step, self.lean) < 0:
+            raise UsageError("guards a step, their weight and the lean are 0 or more")
 
 
 @dataclass(frozen=True, eq=False)

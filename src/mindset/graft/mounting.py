@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mindset.errors import FormatError, MissingError
+from mindset.graft.leaning import Leaning
 from mindset.graft.model import banks
 from mindset.graft.radius import RadiusShard
 from mindset.graft.trail import Trail
@@ -80,10 +81,11 @@ def _follow(model: PreTrainedModel) -> None:
     """Keep marks if some slot leaves or awaits one, and not otherwise."""
     all_banks = list(banks(model).values())
     trail = next((bank.trail for bank in all_banks if bank.trail is not None), None)
-    wanted = any(shard.needs_trail for bank in all_banks for shard in bank.overlays.values())
-    if trail is None and wanted:
+    shards = [shard for bank in all_banks for shard in bank.overlays.values()]
+    if trail is None and any(shard.needs_trail for shard in shards):
         trail = Trail(model.base_model)
-    elif trail is not None and not wanted:
+        trail.leaning = Leaning(model, all_banks, trail)
+    elif trail is not None and not any(shard.needs_trail for shard in shards):
         trail.stop()
         trail = None
     for bank in all_banks:
@@ -103,12 +105,19 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
     first = next(bank.parameters())
     rows = {field: torch.from_numpy(layout.array(store.vectors, field)[0]) for field in info.fields}
     key, bias = (rows[field].to(first.device, torch.float32) for field in ("key", "key_bias"))
+    scale = rows["scale"].to(first.device) if "scale" in rows else None
+    if scale is not None:
+        key = key * scale[:, :1]
     value = None
     if "value" in rows:
         weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
         value = rows["value"].to(first) * weights[:, None]
-    marks = {name: rows[name][:, 0].to(first.device) for name in ("mark", "after") if name in rows}
-    shard = RadiusShard(key, bias[:, 0], value, **marks)
+        if scale is not None:
+            value = value * scale[:, 1:].to(first)
+    others = {
+        name: rows[name][:, 0].to(first.device) for name in ("mark", "after", "token", "lean") if name in rows
+    }
+    shard = RadiusShard(key, bias[:, 0], value, **others)
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())
     bank.mount(info.name, shard)
     _follow(model)

@@ -5,7 +5,8 @@ key. Keys and biases are scaled so that the number is 1 at the middle of what th
 border; of several slots that fire the nearest answers, alone.
 
 What a slot does when it answers: it adds its value to what the bank read, if it has one, and leaves its mark on the
-token, if it has one. A slot may wait for a mark: then it answers only where the text has met that mark before.
+token, if it has one. A slot may wait for a mark: then it answers only where the text has met that mark before. Such a
+slot may also lean: see `leaning`.
 
 Invariant: where none fires nothing is computed with the bank's output, which so stays the same to the bit.
 """
@@ -37,7 +38,7 @@ class Answer:
     slots: Int[Tensor, " answers"]
     """The slot that answered each."""
     margins: Float[Tensor, " answers"]
-    """How near: 0 at the border, about 1 in the middle."""
+    """How near: 0 at the border, about 1 in the middle; 0 too for a slot that only leans."""
 
 
 Listener = Callable[[Answer], None]
@@ -51,6 +52,8 @@ class RadiusShard(nn.Module):
     value: Tensor | None
     mark: Tensor | None
     after: Tensor | None
+    token: Tensor | None
+    lean: Tensor | None
 
     def __init__(
         self,
@@ -60,10 +63,20 @@ class RadiusShard(nn.Module):
         *,
         mark: Int[Tensor, " n_slots"] | None = None,
         after: Int[Tensor, " n_slots"] | None = None,
+        token: Int[Tensor, " n_slots"] | None = None,
+        lean: Float[Tensor, " n_slots"] | None = None,
     ) -> None:
-        """Slots that add `value`, leave `mark`, and answer only `after` a mark."""
+        """Slots that add `value`, leave `mark`, and answer only `after` a mark; behind it they `lean` to `token`."""
         super().__init__()
-        fields = {"key": key, "key_bias": key_bias, "value": value, "mark": mark, "after": after}
+        fields = {
+            "key": key,
+            "key_bias": key_bias,
+            "value": value,
+            "mark": mark,
+            "after": after,
+            "token": token,
+            "lean": lean,
+        }
         lengths = {name: len(rows) for name, rows in fields.items() if rows is not None}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{count} of {name}" for name, count in lengths.items())

@@ -1,13 +1,14 @@
 """Which subjects a text has met so far: marks that radius slots leave on tokens, for slots of later layers to wait for.
 
-Within a pass the marks lie here; from pass to pass they travel in the KV cache as one more layer, so that cropping,
-reordering and repeating the cache does the same to them. A cache that was begun before the marks were kept has none
-for its first tokens. Knows no slots. Invariant: a text without marks costs a later layer nothing.
+Within a pass the marks lie here, with the tokens themselves; from pass to pass they travel in the KV cache as one more
+layer, so that cropping, reordering and repeating the cache does the same to them. A cache that was begun before the
+marks were kept has none for its first tokens. Knows no slots. Invariant: a text without marks costs a later layer
+nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,17 +21,24 @@ REACH_BACK = 48
 """Tokens that a mark is remembered for."""
 
 
-class _MarksLayer(DynamicLayer):
-    """Marks as a cache layer: a head of one number a token."""
+class Stoppable(Protocol):
+    """What can be ended."""
 
-    def put(self, marks: Int[Tensor, "rows tokens"]) -> None:
-        self.keys, self.values = marks[:, None, :, None], marks[:, None, :, None][..., :0]
+    def stop(self) -> None:
+        """End it."""
+
+
+class _MarksLayer(DynamicLayer):
+    """Marks and tokens as a cache layer: two heads of one number."""
+
+    def put(self, kept: Int[Tensor, "rows 2 tokens"]) -> None:
+        self.keys, self.values = kept[..., None], kept[..., None][..., :0]
         self.is_initialized = True
-        self.dtype, self.device = marks.dtype, marks.device
+        self.dtype, self.device = kept.dtype, kept.device
 
     @property
-    def marks(self) -> Int[Tensor, "rows tokens"]:
-        return cast(Tensor, self.keys)[:, 0, :, 0]
+    def kept(self) -> Int[Tensor, "rows 2 tokens"]:
+        return cast(Tensor, self.keys)[..., 0]
 
 
 class Trail:
@@ -42,13 +50,26 @@ class Trail:
             body.register_forward_pre_hook(self._begin, with_kwargs=True),
             body.register_forward_hook(self._end, with_kwargs=True),
         ]
-        self._marks: Int[Tensor, "rows tokens"] = torch.zeros(1, 0, dtype=torch.int64)
+        self._kept: Int[Tensor, "rows 2 tokens"] = torch.zeros(1, 2, 0, dtype=torch.int64)
         self._new = 0
+        self.leaning: Stoppable | None = None
+        """What follows the passes with it, and stops with it."""
+
+    @property
+    def _marks(self) -> Int[Tensor, "rows tokens"]:
+        return self._kept[:, 0]
+
+    @property
+    def _ids(self) -> Int[Tensor, "rows tokens"]:
+        """The tokens; -1 where a pass was given no ids."""
+        return self._kept[:, 1]
 
     def stop(self) -> None:
         """Follow no longer."""
         for handle in self._handles:
             handle.remove()
+        if self.leaning is not None:
+            self.leaning.stop()
 
     def leave(self, tokens: Int[Tensor, " n"], marks: Int[Tensor, " n"]) -> None:
         """Mark tokens of this pass, counted over all its rows."""
@@ -67,6 +88,15 @@ class Trail:
         there = self._marks[row[:, None], back.clamp_min(0)] == marks[:, None]
         return (there & (back >= 0)).any(dim=1)
 
+    def awaited(self, mark: int, token: int) -> Bool[Tensor, "rows new"]:
+        """The tokens of this pass behind a mark, as far as that reaches, since when `token` has not been said."""
+        place = torch.arange(self._marks.shape[1], device=self._marks.device)
+        never = torch.full_like(place, -REACH_BACK - 1)
+        marked = torch.where(self._marks == mark, place, never).cummax(dim=1).values
+        said = torch.where(self._ids == token, place, never).cummax(dim=1).values
+        waiting = (place - marked <= REACH_BACK) & (said <= marked)
+        return waiting[:, place.shape[0] - self._new :]
+
     def _places(self, tokens: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         before = self._marks.shape[1] - self._new
         return tokens // self._new, before + tokens % self._new
@@ -78,18 +108,21 @@ class Trail:
         rows, self._new = int(first.shape[0]), int(first.shape[1])
         cache = next((one for one in (*given.values(), *args) if isinstance(one, Cache)), None)
         known = 0 if cache is None else int(cache.get_seq_length())
-        self._marks = torch.zeros(rows, known + self._new, dtype=torch.int64, device=first.device)
-        if (kept := _layer(cache)) is not None and (before := min(known, kept.get_seq_length())):
-            self._marks[:, :before] = kept.marks[:, :before]
+        self._kept = torch.zeros(rows, 2, known + self._new, dtype=torch.int64, device=first.device)
+        self._ids[:] = -1
+        if first.ndim == 2:
+            self._ids[:, known:] = first
+        if (layer := _layer(cache)) is not None and (before := min(known, layer.get_seq_length())):
+            self._kept[..., :before] = layer.kept[..., :before]
 
     def _end(self, _: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
         parts = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else ()
         cache = next((one for one in (*parts, *given.values(), *args) if isinstance(one, Cache)), None)
         if cache is None:
             return
-        if (kept := _layer(cache)) is None:
-            cache.layers.append(kept := _MarksLayer())  # type: ignore[no-untyped-call]
-        kept.put(self._marks)
+        if (layer := _layer(cache)) is None:
+            cache.layers.append(layer := _MarksLayer())  # type: ignore[no-untyped-call]
+        layer.put(self._kept)
 
 
 def _layer(cache: Cache | None) -> _MarksLayer | None:

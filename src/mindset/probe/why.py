@@ -137,8 +137,9 @@ class Why:
         lines = []
         for fact in self.facts:
             name = f"slot {fact.slot}" if fact.slot is not None else f"row {fact.row}"
+            did = "answered" if fact.margin > 0 else "leaned"
             lines.append(
-                f"fact   {name} of overlay {fact.overlay} answered at {_shown(fact.token)} (layer {fact.layer}); "
+                f"fact   {name} of overlay {fact.overlay} {did} at {_shown(fact.token)} (layer {fact.layer}); "
                 f"without it {_shown(self.candidates[0].token)} {fact.probability_without:.1%}, "
                 f"likeliest {_shown(fact.next_without)}"
             )

@@ -34,7 +34,7 @@ class WhyFact:
     place: int
     """The token of the prompt that it answered from nearest, from 0."""
     margin: float
-    """How near that token was: 0 at the border, about 1 in the middle."""
+    """How near that token was: 0 at the border, about 1 in the middle; 0 if the slot leaned only."""
     probability: float
     """What the model gives its likeliest next token."""
     probability_without: float
@@ -75,7 +75,7 @@ def answers(model: PreTrainedModel, ids: Int[Tensor, " prompt"]) -> list[WhyFact
         triples = zip(answer.tokens.tolist(), answer.slots.tolist(), answer.margins.tolist(), strict=True)
         for token, slot, margin in triples:
             key = (answer.layer, answer.overlay, slot)
-            if margin > heard.get(key, (0, 0.0))[1]:
+            if key not in heard or margin > heard[key][1]:
                 heard[key] = (token, margin)
 
     with listen(model, hear):

@@ -19,7 +19,10 @@ from mindset.store.search import float_rows
 from mindset.store.shard_info import ShardInfo
 from mindset.store.store import Store
 
-__all__ = ["QueryMoments", "entries", "extended", "worths"]
+__all__ = ["QueryMoments", "entries", "extended", "unscaled", "worths"]
+
+_SCALED = ("key", "value")
+"""Fields that `scale` has a column for, in this order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ def worths(
     store: Store, info: ShardInfo, rows: Int64[np.ndarray, " n"], moments: QueryMoments
 ) -> Float32[np.ndarray, " n"]:
     """`c` of the slots in these rows."""
-    worth = np.linalg.norm(float_rows(store.vectors.get(info, "value", rows)), axis=1)
+    worth = np.linalg.norm(unscaled(store, info, "value", rows), axis=1)
     if info.gated:
         modulators = _with_bias(store, info, "modulator", rows)
         square = np.einsum("nd,nd->n", modulators @ moments.square, modulators)
@@ -73,11 +76,23 @@ def entries(
     return keys
 
 
+def unscaled(
+    store: Store, info: ShardInfo, field: str, rows: Int64[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n d"]:
+    """Stored rows as numbers; radius slots keep keys and values as bytes, with a scale for each."""
+    stored = float_rows(store.vectors.get(info, field, rows))
+    if "scale" not in info.fields or field not in _SCALED:
+        return stored
+    column = _SCALED.index(field)
+    scale = np.asarray(store.vectors.get(info, "scale", rows), np.float32)
+    return stored * scale[:, column : column + 1]
+
+
 def _with_bias(
     store: Store, info: ShardInfo, field: str, rows: Int64[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n d1"]:
     out = np.zeros((len(rows), info.fields[field]["d"] + 1), np.float32)
-    out[:, :-1] = float_rows(store.vectors.get(info, field, rows))
+    out[:, :-1] = unscaled(store, info, field, rows)
     if f"{field}_bias" in info.fields:
         out[:, -1:] = float_rows(store.vectors.get(info, f"{field}_bias", rows))
     return out

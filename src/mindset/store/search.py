@@ -81,6 +81,10 @@ class ShardSearch:
     def __init__(self, store: Store, layer: int, shard: str, searcher: Searcher = exact) -> None:
         self.store, self.searcher = store, searcher
         self.info: ShardInfo = store.shard(layer, shard)
+        if "scale" in self.info.fields:
+            raise UsageError(
+                f"{shard!r} of layer {layer} keeps its keys as scaled bytes, which are not searched"
+            )
         self.generation = -1
         """Of the ledger, when it was looked at last."""
         self.parts: list[Shaped[np.ndarray, "n d"]] = []

@@ -40,6 +40,7 @@ STORAGE: dict[str, np.dtype] = {
     "int32": np.dtype("<i4"),
     "uint32": np.dtype("<u4"),
     "uint8": np.dtype("u1"),
+    "int8": np.dtype("i1"),
 }
 """What each dtype's rows look like to numpy."""
 

@@ -1,0 +1,89 @@
+"""Slots that wait for a subject lean to a token: behind the subject it is a little likelier whatever is asked.
+
+A slot whose key decides whether it answers says all or nothing. That a word belongs to a subject is worth something
+beyond: its logit is raised by `lean` nats from the subject on, until it is said, as far as marks reach. Measured in
+docs/results/facts.notes.md. Invariant: where no subject was met the logits are those of the model, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mindset.graft.bank import Bank
+from mindset.graft.radius import Answer, RadiusShard
+from mindset.graft.trail import Trail
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Leaning"]
+
+
+class Leaning:
+    """Raises logits that a model returns; they are of the last positions of its pass."""
+
+    def __init__(self, model: PreTrainedModel, banks: Sequence[Bank], trail: Trail) -> None:
+        self._banks, self._trail = list(banks), trail
+        self._handle = model.register_forward_hook(self._lean)
+
+    def stop(self) -> None:
+        """Lean no longer."""
+        self._handle.remove()
+
+    def _lean(self, _: nn.Module, __: object, output: Any) -> Any:
+        met = self._trail.met()
+        if not len(met):
+            return output
+        if isinstance(output, dict):
+            output["logits"] = self._all_raised(output["logits"], met)
+            return output
+        place = next(i for i, part in enumerate(output) if part.ndim == 3)  # what may stand before is a loss
+        return (*output[:place], self._all_raised(output[place], met), *output[place + 1 :])
+
+    def _all_raised(
+        self, logits: Float[Tensor, "rows kept vocab"], met: Int[Tensor, " marks"]
+    ) -> Float[Tensor, "rows kept vocab"]:
+        for bank in self._banks:
+            for name, shard in bank.overlays.items():
+                if shard.after is not None and shard.lean is not None and shard.token is not None:
+                    logits = self._raised(logits, bank, name, shard, met)
+        return logits
+
+    def _raised(
+        self,
+        logits: Float[Tensor, "rows kept vocab"],
+        bank: Bank,
+        name: str,
+        shard: RadiusShard,
+        met: Int[Tensor, " marks"],
+    ) -> Float[Tensor, "rows kept vocab"]:
+        assert shard.after is not None  # noqa: S101  for mypy: the caller has looked
+        assert shard.token is not None  # noqa: S101
+        assert shard.lean is not None  # noqa: S101
+        for slot in torch.isin(shard.after, met).nonzero()[:, 0].tolist():
+            if slot in shard.muted:
+                continue
+            token = int(shard.token[slot])
+            waiting = self._trail.awaited(int(shard.after[slot]), token)
+            here = waiting[:, waiting.shape[1] - logits.shape[1] :]
+            if not here.any():
+                continue
+            logits = logits.clone()
+            logits[..., token] += here * shard.lean[slot].to(logits)
+            if bank.listener is not None:
+                places = waiting.flatten().nonzero()[:, 0]
+                bank.listener(
+                    Answer(
+                        bank.layer,
+                        name,
+                        places,
+                        torch.full_like(places, slot),
+                        torch.zeros(len(places), device=places.device),
+                    )
+                )
+        return logits
