@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,10 +21,12 @@ from benchmarks.facts_methods import (
     ours,
     scratch_model,
 )
+from benchmarks.facts_peers import lora, memit, rome
 from benchmarks.facts_scoring import Before, Record, likelihoods, read_records, score, state_before
 from benchmarks.rows import Bench, Measured, settings_of
 from mindset.facts.write_values import WriteSettings
 from mindset.graft.model import banks
+from mindset.graft.sources import load_teacher
 
 __all__ = ["held_rows"]
 
@@ -61,6 +65,34 @@ def held_rows(bench: Bench, shared: Path) -> None:
         }
         for name, method in methods.items():
             _peer(bench, loaded, records, name, method, before, shown | sizes)
+    _changed_weights(bench, shared, records, shown | sizes, sizes)
+
+
+def _changed_weights(
+    bench: Bench, shared: Path, records: list[Record], shown: Any, sizes: dict[str, int]
+) -> None:
+    """Peers that change the weights of the plain model; their settings were chosen on 100 records from 0 on."""
+    loaded = load_teacher("smollm2")
+    kept: list[Before] = []
+
+    def before() -> Before:
+        if not kept:
+            kept.append(
+                state_before(loaded.model, loaded.tokenizer, records, shared, **sizes, seed=bench.seed)
+            )
+        return kept[0]
+
+    chosen: dict[str, tuple[Any, dict[str, float]]] = {
+        "ROME": (rome, {}),
+        "MEMIT": (memit, {"weight_of_moment": 1500.0}),
+    }
+    if importlib.util.find_spec("peft"):
+        chosen["LoRA"] = (lora, {"rate": 3e-4})
+    else:
+        print("skipped: LoRA needs peft")
+    for name, (method, given) in chosen.items():
+        make = functools.partial(method, loaded, records, **given)
+        _peer(bench, loaded, records, name, make, before, shown | given)
 
 
 def _ours(

@@ -165,7 +165,7 @@ def divergence(model: Any, before: Before) -> float:
 @torch.no_grad()
 def _text_logits(model: Any, rows: torch.Tensor) -> Iterator[torch.Tensor]:
     for row in rows:
-        yield model(row[None], use_cache=False).logits[0].float()
+        yield model(row[None].to(model.device), use_cache=False).logits[0].float().cpu()
 
 
 def _batches(
@@ -186,6 +186,13 @@ def _batches(
 
 
 def _last(model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+    ids, mask = ids.to(model.device), mask.to(model.device)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
-    out = model(ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep)
-    return out.logits  # type: ignore[no-any-return]
+    # A slice of a few positions makes the head a batched product, several times slower than one product.
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
+    try:
+        out = model(ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep)
+    finally:
+        handle.remove()
+    return out.logits.cpu()  # type: ignore[no-any-return]

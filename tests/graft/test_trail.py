@@ -180,6 +180,23 @@ def test_a_slot_leans_from_the_subject_until_its_word_is_said() -> None:
 
 
 @torch.no_grad()
+def test_a_slot_answers_until_its_word_is_said() -> None:
+    model = with_marks()
+    high = banks(model)[1]
+    always = torch.zeros(1, high.d_model), torch.ones(1), torch.ones(1, high.d_model)
+    high.mount(
+        "x", RadiusShard(*always, after=torch.tensor([MARK]), until=torch.tensor([9], dtype=torch.int32))
+    )
+    heard: list[int] = []
+    high.listener = lambda answer: heard.extend(answer.tokens.tolist())
+    model(torch.tensor([[1, 3, SUBJECT, 4, 9, 4, 4], [9, 3, 5, 4, 9, 4, 4]]), use_cache=False)
+    assert heard == [2, 3]
+    heard.clear()
+    steps(model, torch.tensor([[1, 3, SUBJECT, 4, 9, 4, 4]]), [1, 2, 3, 4, 5, 6])
+    assert heard == [0, 0]
+
+
+@torch.no_grad()
 def test_a_mute_slot_does_not_lean_and_one_that_leans_is_told() -> None:
     model = leaning()
     ids = torch.tensor([[1, 3, SUBJECT, 4]])

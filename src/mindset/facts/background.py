@@ -20,7 +20,7 @@ from mindset.graft.calibration import ff_inputs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Background", "RadiusKey", "measure_backgrounds"]
+__all__ = ["Background", "RadiusKey", "measure_backgrounds", "ordinary_tokens"]
 
 _SHRINKAGE = 0.3
 """Of the covariance, in units of its mean variance."""
@@ -79,7 +79,7 @@ def measure_backgrounds(
             raise _Enough
 
     takers = {layer: (lambda x, layer=layer: take(layer, x)) for layer in layers}
-    for rows in _ordinary_tokens(tokenizer).split(4):
+    for rows in ordinary_tokens(tokenizer).split(4):
         try:
             with ff_inputs(model, takers):
                 model(rows.to(model.device), use_cache=False)
@@ -97,7 +97,7 @@ def _background(inputs: Float[Tensor, "tokens d_model"]) -> Background:
     return Background(mean, torch.linalg.inv(shrunk), inputs)
 
 
-def _ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows pos"]:
+def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows pos"]:
     """Pieces of documents from all over the library."""
     wanted = _TOKENS // _WINDOW
     pieces: list[list[int]] = []

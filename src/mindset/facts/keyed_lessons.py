@@ -55,9 +55,9 @@ class KeyedLesson:
     exercise: Exercise
 
     @property
-    def first_token(self) -> int:
-        """Of the target."""
-        return self.exercise.prompts[0].ids[-self.exercise.targets[0]]
+    def target(self) -> tuple[int, ...]:
+        """Its tokens."""
+        return self.exercise.prompts[0].ids[-self.exercise.targets[0] :]
 
 
 def key_lessons(
@@ -118,8 +118,9 @@ def _keyed(
         middle,
     )
     fires = [_fires(one[layers.fact], asking) for one in seen]
-    for one, at in zip(fires, asked_at, strict=False):
+    for i, (one, at) in enumerate(zip(fires, asked_at, strict=False)):
         one[at] = True  # a prompt that the key misses teaches all the same
+        one[at + lesson.targets[i] :] = False  # the target is said
     disturbed = [i for i in range(len(prompts), len(cuts)) if fires[i].any()][:_MOST_GUARDS]
     recut = [_from_first_fire(cuts[i], fires[i]) for i in (*range(len(prompts)), *disturbed)]
     exercise = Exercise(

@@ -202,7 +202,8 @@ class _Writing:
             parts.append(self._slots(self.layers.subject, new, _arrays([ball for _, ball in balls]) | marks))
         arrays = _arrays([one.asking for _, one in kept], values) | {
             "after": np.array([[_mark(fact.subject)] for fact, _ in kept]),
-            "token": np.array([[one.first_token] for _, one in kept], np.int32),
+            "until": np.array([[one.target[-1]] for _, one in kept], np.int32),
+            "token": np.array([[one.target[0]] for _, one in kept], np.int32),
             "lean": np.full((len(kept), 1), lean, np.float32),
         }
         new = [

@@ -115,7 +115,9 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
         if scale is not None:
             value = value * scale[:, 1:].to(first)
     others = {
-        name: rows[name][:, 0].to(first.device) for name in ("mark", "after", "token", "lean") if name in rows
+        name: rows[name][:, 0].to(first.device)
+        for name in ("mark", "after", "until", "token", "lean")
+        if name in rows
     }
     shard = RadiusShard(key, bias[:, 0], value, **others)
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())

@@ -5,8 +5,8 @@ key. Keys and biases are scaled so that the number is 1 at the middle of what th
 border; of several slots that fire the nearest answers, alone.
 
 What a slot does when it answers: it adds its value to what the bank read, if it has one, and leaves its mark on the
-token, if it has one. A slot may wait for a mark: then it answers only where the text has met that mark before. Such a
-slot may also lean: see `leaning`.
+token, if it has one. A slot may wait for a mark: then it answers only where the text has met that mark before, and, if
+it is to bring about a token, only until that is said. Such a slot may also lean: see `leaning`.
 
 Invariant: where none fires nothing is computed with the bank's output, which so stays the same to the bit.
 """
@@ -52,6 +52,7 @@ class RadiusShard(nn.Module):
     value: Tensor | None
     mark: Tensor | None
     after: Tensor | None
+    until: Tensor | None
     token: Tensor | None
     lean: Tensor | None
 
@@ -63,10 +64,11 @@ class RadiusShard(nn.Module):
         *,
         mark: Int[Tensor, " n_slots"] | None = None,
         after: Int[Tensor, " n_slots"] | None = None,
+        until: Int[Tensor, " n_slots"] | None = None,
         token: Int[Tensor, " n_slots"] | None = None,
         lean: Float[Tensor, " n_slots"] | None = None,
     ) -> None:
-        """Slots that add `value`, leave `mark`, and answer only `after` a mark; behind it they `lean` to `token`."""
+        """Slots that add `value`, leave `mark`, answer `after` a mark, `until` a token, and `lean` to `token`."""
         super().__init__()
         fields = {
             "key": key,
@@ -74,6 +76,7 @@ class RadiusShard(nn.Module):
             "value": value,
             "mark": mark,
             "after": after,
+            "until": until,
             "token": token,
             "lean": lean,
         }
@@ -108,7 +111,8 @@ class RadiusShard(nn.Module):
             return slots, slots, x.new_empty(0)
         margins = self._margins(x, slots)
         token, column = (margins > 0).nonzero(as_tuple=True)
-        alone = ~trail.behind(token, self.after[slots[column]])
+        until = None if self.until is None else self.until.long()[slots[column]]
+        alone = ~trail.behind(token, self.after[slots[column]], until)
         margins[token[alone], column[alone]] = -torch.inf
         tokens, columns, best = _best(margins)
         return tokens, slots[columns], best

@@ -81,12 +81,23 @@ class Trail:
         near = self._marks[:, max(0, self._marks.shape[1] - self._new - REACH_BACK) :]
         return torch.unique(near[near != 0])  # type: ignore[no-any-return]
 
-    def behind(self, tokens: Int[Tensor, " n"], marks: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Whether each token of this pass, or one of the `REACH_BACK` before it, has its mark."""
+    def behind(
+        self, tokens: Int[Tensor, " n"], marks: Int[Tensor, " n"], until: Int[Tensor, " n"] | None = None
+    ) -> Bool[Tensor, " n"]:
+        """Whether each token of this pass, or one of the `REACH_BACK` before it, has its mark.
+
+        With `until`: and that token was not said since.
+        """
         row, place = self._places(tokens)
-        back = place[:, None] - torch.arange(REACH_BACK + 1, device=place.device)
-        there = self._marks[row[:, None], back.clamp_min(0)] == marks[:, None]
-        return (there & (back >= 0)).any(dim=1)
+        steps = torch.arange(REACH_BACK + 1, device=place.device)
+        back = place[:, None] - steps
+        at = (row[:, None], back.clamp_min(0))
+        never = torch.full_like(steps, REACH_BACK + 1)
+        marked = torch.where((self._marks[at] == marks[:, None]) & (back >= 0), steps, never).amin(dim=1)
+        if until is None:
+            return marked <= REACH_BACK
+        said = torch.where((self._ids[at] == until[:, None]) & (back >= 0), steps, never).amin(dim=1)
+        return (marked <= REACH_BACK) & (said >= marked)
 
     def awaited(self, mark: int, token: int) -> Bool[Tensor, "rows new"]:
         """The tokens of this pass behind a mark, as far as that reaches, since when `token` has not been said."""
