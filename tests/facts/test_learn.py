@@ -185,3 +185,11 @@ def test_the_layers_are_those_nearest_to_the_depths(folder: Path) -> None:
     assert fact_layers(model, 1) == FactLayers(0, 1)
     with pytest.raises(UsageError, match="one below layer 0"):
         fact_layers(model, 0)
+
+
+def test_an_overlay_keeps_to_its_layers(folder: Path) -> None:
+    learn(folder, FACTS, settings=QUICK)
+    more = parse_facts("Ada Quux ate => figs", "more")
+    with pytest.raises(UsageError, match="layer 1 of overlay 'facts' has slots of another kind"):
+        learn(folder, more, layer=1, settings=QUICK)
+    assert learn(folder, more, layer=3, settings=QUICK).layer == 3

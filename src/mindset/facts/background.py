@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mindset.distill.stdlib_text import stdlib_documents
-from mindset.graft.calibration import ff_inputs
+from mindset.facts.cut_texts import Cut
+from mindset.facts.seen_inputs import inputs_from_cuts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,31 +62,13 @@ class RadiusKey:
         return x.double() @ self.key + self.bias
 
 
-class _Enough(Exception):  # noqa: N818  not an error
-    """The layers above are not needed."""
-
-
-@torch.no_grad()
 def measure_backgrounds(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: tuple[int, ...]
 ) -> list[Background]:
     """Mean and precision at every layer, over a few thousand tokens of the standard library's documentation."""
-    seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    last = max(layers)
-
-    def take(layer: int, x: Tensor) -> None:
-        seen[layer].append(x.detach().double().cpu())
-        if layer == last:
-            raise _Enough
-
-    takers = {layer: (lambda x, layer=layer: take(layer, x)) for layer in layers}
-    for rows in ordinary_tokens(tokenizer).split(4):
-        try:
-            with ff_inputs(model, takers):
-                model(rows.to(model.device), use_cache=False)
-        except _Enough:
-            continue
-    return [_background(torch.cat(seen[layer])) for layer in layers]
+    texts = [Cut(tuple(row), 0) for row in ordinary_tokens(tokenizer).tolist()]
+    seen = inputs_from_cuts(model, texts, layers)
+    return [_background(torch.cat([one[layer] for one in seen]).double().cpu()) for layer in layers]
 
 
 def _background(inputs: Float[Tensor, "tokens d_model"]) -> Background:

@@ -29,7 +29,7 @@ from mindset.probe.speed import cache_name
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Cut", "CutTexts"]
+__all__ = ["Cut", "CutTexts", "Enough"]
 
 
 _TOGETHER = 64
@@ -123,12 +123,12 @@ class CutTexts:
 
         def keep(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
             states.append(args[0] if args else given["hidden_states"])
-            raise _Enough
+            raise Enough
 
         handle = layers_of(self.model)[start].register_forward_pre_hook(keep, with_kwargs=True)
         try:
             self._logits(torch.arange(len(self)), 1)
-        except _Enough:
+        except Enough:
             pass
         finally:
             handle.remove()
@@ -172,7 +172,7 @@ class CutTexts:
             handle.remove()
 
 
-class _Enough(Exception):  # noqa: N818  not an error
+class Enough(Exception):  # noqa: N818  not an error
     """The layers above are not needed."""
 
 

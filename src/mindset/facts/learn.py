@@ -109,6 +109,7 @@ def learn_into(
         raise UsageError(f"an overlay cannot be called {overlay!r}; these are a bank's own slots")
     check_names(overlay, ())
     layers = fact_layers(model, layer)
+    _refuse_other_slots(memory, overlay, layers)
     settings = settings or WriteSettings()
     told = last_told(facts.facts)
     with without_overlays(model):
@@ -153,6 +154,18 @@ def fact_layers(model: PreTrainedModel, layer: int | None = None) -> FactLayers:
             f"those that have one: {', '.join(map(str, there))}"
         )
     return FactLayers(min(below, key=lambda one: (abs(one - low), one)), layer)
+
+
+def _refuse_other_slots(memory: Memory, overlay: str, layers: FactLayers) -> None:
+    """An overlay has slots of one kind in a layer: those of subjects, or those of facts."""
+    for info in memory.store.shards():
+        if info.name == overlay and info.layer in (layers.subject, layers.fact):
+            there = "mark" if "mark" in info.fields else "after" if "until" in info.fields else "other"
+            if there != ("mark" if info.layer == layers.subject else "after"):
+                raise UsageError(
+                    f"layer {info.layer} of overlay {overlay!r} has slots of another kind, from another layer or "
+                    "another release; give the layer that it was learned with, or another overlay"
+                )
 
 
 @dataclass(frozen=True)

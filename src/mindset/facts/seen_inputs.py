@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mindset.facts.cut_texts import Cut
+from mindset.facts.cut_texts import Cut, Enough
 from mindset.graft.calibration import ff_inputs
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["inputs_from_cuts"]
 
 _TOGETHER = 24
-
-
-class _Enough(Exception):  # noqa: N818  not an error
-    """The layers above are not needed."""
+"""Texts that are run at once: those of about one length."""
 
 
 @torch.no_grad()
@@ -42,13 +39,13 @@ def inputs_from_cuts(
             for row, place in zip(rows, places, strict=True):
                 found[place][layer] = row[cuts[place].at : len(cuts[place].ids)].clone()
             if layer == last:
-                raise _Enough
+                raise Enough
 
         takers = {layer: (lambda x, layer=layer, take=take: take(layer, x)) for layer in layers}
         try:
             with ff_inputs(model, takers):
                 model(ids.to(model.device), use_cache=False)
-        except _Enough:
+        except Enough:
             continue
     return found
 

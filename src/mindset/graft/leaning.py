@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindset.graft.bank import Bank
-from mindset.graft.radius import Answer, RadiusShard
+from mindset.graft.radius import Answer
 from mindset.graft.trail import Trail
 
 if TYPE_CHECKING:
@@ -51,39 +51,30 @@ class Leaning:
         for bank in self._banks:
             for name, shard in bank.overlays.items():
                 if shard.after is not None and shard.lean is not None and shard.token is not None:
-                    logits = self._raised(logits, bank, name, shard, met)
+                    for slot in torch.isin(shard.after, met).nonzero()[:, 0].tolist():
+                        if slot not in shard.muted:
+                            wanted = int(shard.after[slot]), int(shard.token[slot]), float(shard.lean[slot])
+                            logits = self._raised(logits, *wanted, (bank, name, slot))
         return logits
 
     def _raised(
         self,
         logits: Float[Tensor, "rows kept vocab"],
-        bank: Bank,
-        name: str,
-        shard: RadiusShard,
-        met: Int[Tensor, " marks"],
+        mark: int,
+        token: int,
+        nats: float,
+        told: tuple[Bank, str, int],
     ) -> Float[Tensor, "rows kept vocab"]:
-        assert shard.after is not None  # noqa: S101  for mypy: the caller has looked
-        assert shard.token is not None  # noqa: S101
-        assert shard.lean is not None  # noqa: S101
-        for slot in torch.isin(shard.after, met).nonzero()[:, 0].tolist():
-            if slot in shard.muted:
-                continue
-            token = int(shard.token[slot])
-            waiting = self._trail.awaited(int(shard.after[slot]), token)
-            here = waiting[:, waiting.shape[1] - logits.shape[1] :]
-            if not here.any():
-                continue
-            logits = logits.clone()
-            logits[..., token] += here * shard.lean[slot].to(logits)
-            if bank.listener is not None:
-                places = waiting.flatten().nonzero()[:, 0]
-                bank.listener(
-                    Answer(
-                        bank.layer,
-                        name,
-                        places,
-                        torch.full_like(places, slot),
-                        torch.zeros(len(places), device=places.device),
-                    )
-                )
+        """By one slot, which is told to whoever listens: its bank, its overlay and its row."""
+        waiting = self._trail.awaited(mark, token)
+        here = waiting[:, waiting.shape[1] - logits.shape[1] :]
+        if not here.any():
+            return logits
+        logits = logits.clone()
+        logits[..., token] += nats * here
+        bank, overlay, slot = told
+        if bank.listener is not None:
+            places = waiting.flatten().nonzero()[:, 0]
+            rows, none = torch.full_like(places, slot), torch.zeros(len(places), device=places.device)
+            bank.listener(Answer(bank.layer, overlay, places, rows, none))
         return logits
