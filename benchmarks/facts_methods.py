@@ -59,8 +59,8 @@ def scratch_model() -> Iterator[tuple[Loaded, Path]]:
 def fact_layers_of(source: str) -> list[int]:
     """The layers that `learn` would choose for a whole conversion."""
     from mindset.facts.learn import DEPTHS
-    from mindset.graft.places import models_dir
     from mindset.graft.plain import read_config
+    from mindset.places import models_dir
 
     count = int(read_config(models_dir() / source)["num_hidden_layers"])
     return [round(depth * count) for depth in DEPTHS]

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 __all__ = [
     "BankSizeError",
+    "BudgetError",
     "BusyError",
+    "CallError",
     "DataError",
     "DiskFullError",
     "FormatError",
     "MindsetError",
     "MissingError",
     "ModelFolderError",
+    "NotRecordedError",
+    "OverloadedError",
     "ReadOnlyError",
     "RunMismatchError",
     "UnsupportedModelError",
+    "UnsupportedRequestError",
     "UsageError",
     "WeightsError",
 ]
@@ -74,3 +79,32 @@ class RunMismatchError(MindsetError, ValueError):
 
 class DataError(MindsetError, ValueError):
     """Text to train or to score on that is empty, too short or unreadable."""
+
+
+class CallError(MindsetError, ConnectionError):
+    """A language model that did not answer, or not as asked."""
+
+    def __init__(self, message: str, *, retry: bool = False, retry_after: float | None = None) -> None:
+        """`retry`: whether the same request may succeed later; `retry_after`: seconds, where the endpoint said so."""
+        super().__init__(message)
+        self.retry, self.retry_after = retry, retry_after
+
+
+class OverloadedError(CallError):
+    """An endpoint whose queue is full."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        """Seconds until it is worth another try."""
+        super().__init__(message, retry=True, retry_after=retry_after)
+
+
+class BudgetError(MindsetError, PermissionError):
+    """A call that would cost more than what was granted, or that a switch forbids; nothing was sent."""
+
+
+class NotRecordedError(MindsetError, LookupError):
+    """A request that the run which is replayed never made."""
+
+
+class UnsupportedRequestError(MindsetError, ValueError):
+    """Something asked of a model that it, or the way to it, cannot do."""

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
+from mindset import places
 from mindset.errors import (
     DiskFullError,
     MindsetError,
@@ -29,7 +30,7 @@ from mindset.errors import (
     UsageError,
     WeightsError,
 )
-from mindset.graft import gguf, packaged, places
+from mindset.graft import gguf, packaged
 from mindset.graft.packaged import SMOLLM2, PackagedModel
 from mindset.graft.sources import load_teacher
 

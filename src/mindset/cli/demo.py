@@ -55,8 +55,8 @@ def demo(*, minutes: float, out: Path | None, runtime: Runtime, as_json: bool) -
       mindset demo
       mindset demo --minutes 20 --out better
     """
+    from mindset import places
     from mindset.errors import UsageError
-    from mindset.graft import places
 
     if runtime.dtype not in (None, "float32"):
         raise UsageError(f"the demo trains in float32, not in {runtime.dtype}: leave --dtype out")

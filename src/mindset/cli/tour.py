@@ -32,9 +32,9 @@ def tour(ctx: click.Context, model: str, out: Path | None, runtime: Runtime, as_
     Example:
       mindset tour
     """
+    from mindset import places
     from mindset.errors import UsageError
     from mindset.facts.tour import take_tour
-    from mindset.graft import places
 
     if runtime.dtype not in (None, "float32"):
         raise UsageError(f"the tour computes in float32, not in {runtime.dtype}: leave --dtype out")

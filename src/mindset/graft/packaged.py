@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mindset import places
 from mindset.errors import DiskFullError, MissingError, ModelFolderError, UsageError
-from mindset.graft import places
 from mindset.graft import wheel as wheels
 from mindset.graft.wheel import Progress
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from mindset import places
 from mindset.errors import MissingError, UsageError
-from mindset.graft import packaged, places, plain
+from mindset.graft import packaged, plain
 from mindset.graft.wheel import Progress
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from mindset.graft import places
+from mindset import places
 
 
 def test_home_is_the_platforms_place(monkeypatch: pytest.MonkeyPatch) -> None:

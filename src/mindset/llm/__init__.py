@@ -1,0 +1,1 @@
+"""Language models behind one async interface: clients, servers, tools; agents and memories' insides are others'."""
