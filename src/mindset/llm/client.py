@@ -320,23 +320,5 @@ def _options(given: Mapping[str, Any]) -> Options:
     return Options(**{**given, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
-FINAL = frozenset(
-    [
-        "complete",
-        "chat",
-        "embed",
-        "encode",
-        "decode",
-        "forward",
-        "content_hash",
-        "close",
-        "__aenter__",
-        "__aexit__",
-        "_log",
-        "_asked",
-        "_begin",
-        "_source",
-        "_once",
-    ]
-)
+FINAL = frozenset(name for name, value in vars(Client).items() if getattr(value, "__final__", False))
 """What no subclass may replace."""

@@ -32,7 +32,7 @@ class Patience:
         self._wait: asyncio.Timeout | None = None
 
     async def wait(
-        self, ask: Callable[[], Awaitable[Found]], at_most: float | None = None, what: str = "full answer"
+        self, ask: Callable[[], Awaitable[Found]], at_most: float | None = None, what: str = "answer"
     ) -> Found:
         """What comes of asking, if it comes in time: within what is left, and within `at_most` seconds."""
         if self._stopped:
@@ -66,6 +66,6 @@ class Patience:
             self._wait.reschedule(asyncio.get_running_loop().time())
 
     def _over(self, limit: float, what: str) -> CallTimeoutError:
-        whole = limit == self.left
-        span = self.seconds if whole else limit
-        return CallTimeoutError(f"{self._model} gave no {what} within {span:g} seconds", retry=not whole)
+        if limit == self.left:
+            return CallTimeoutError(f"{self._model} gave no full answer within {self.seconds:g} seconds")
+        return CallTimeoutError(f"{self._model} gave no {what} within {limit:g} seconds", retry=True)
