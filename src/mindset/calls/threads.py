@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mindset.calls.schema import now
-from mindset.database.engine import reading, writing
+from mindset.database.engine import dialect_of, reading, writing
 from mindset.errors import MissingError, UsageError
 
 __all__ = ["MAIN", "STATEMENTS", "Branch", "Threads"]
@@ -119,6 +119,7 @@ class Threads:
     def rename(self, branch: Branch, name: str) -> Branch:
         """Call a branch something else."""
         with writing(self._engine) as connection:
+            _alone(connection, branch.conversation)
             _refuse(name, _of(connection, branch.conversation))
             connection.execute(
                 sa.text("UPDATE threads SET name = :name WHERE id = :id"), {"name": name, "id": branch.id}
@@ -129,12 +130,19 @@ class Threads:
 def _fork(
     connection: sa.Connection, branch: Branch, tip: str | None, name: str | None, model: str
 ) -> Branch:
+    _alone(connection, branch.conversation)
     others = _of(connection, branch.conversation)
     if name is None:
         taken = {other.name for other in others}
         name = next(str(n) for n in range(len(others) + 1, 2 * len(others) + 2) if str(n) not in taken)
     _refuse(name, others)
     return _insert(connection, branch.conversation, name, tip, model)
+
+
+def _alone(connection: sa.Connection, conversation: int) -> None:
+    """Nobody else names a branch of this conversation until we are done; SQLite has one writer anyway."""
+    if dialect_of(connection) == "postgresql":
+        connection.execute(sa.text("SELECT id FROM threads WHERE id = :id FOR UPDATE"), {"id": conversation})
 
 
 def _refuse(name: str, others: Sequence[Branch]) -> None:

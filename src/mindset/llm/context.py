@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from mindset.llm.events import Answer
 from mindset.llm.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
 
-__all__ = ["Room", "fitting", "weight"]
+__all__ = ["BYTES_A_TOKEN", "bytes_a_token", "fitting", "room", "weight"]
 
 BYTES_A_TOKEN = 3.5
 """Until a model has shown its own; English has about 4.5 with a large vocabulary."""
@@ -22,38 +22,35 @@ IMAGE_BYTES = 4000
 """A picture costs about a thousand tokens, whatever the size of its file."""
 SLACK = 0.9
 """Of the room, since it is an estimate."""
+ANSWER_TOKENS = 1024
+"""Kept free for an answer of which nobody said how long it may be, a quarter of a small context at most."""
+LEAST_MEASURED = 32
+"""Tokens of a dialog that say what a token holds; a shorter one is mostly template."""
 
 
-class Room:
-    """How many tokens a model takes, and how many bytes one of its tokens holds."""
-
-    def __init__(self, context: int | None, answer: int | None = None) -> None:
-        """`context`: tokens of dialog and answer together, None where nobody knows; `answer`: kept free for it."""
-        self.context = context
-        kept = min(1024, context // 4) if context else 0
-        self.answer = min(answer, context // 2) if answer and context else kept
-        self.bytes_a_token = BYTES_A_TOKEN
-
-    def learn(self, sent: Sequence[Message], answer: Answer) -> None:
-        """Measure a token by what was sent and counted."""
-        tokens = answer.usage.prompt_tokens
-        if tokens >= 32:  # a short dialog is mostly template
-            self.bytes_a_token = sum(weight(message) for message in sent) / tokens
-
-    def bytes(self) -> int | None:
-        """What may be sent."""
-        if self.context is None:
-            return None
-        return max(int((self.context - self.answer) * self.bytes_a_token * SLACK), 1)
+def room(context: int | None, answer: int | None, rate: float) -> int | None:
+    """Bytes that may be sent to a model that takes `context` tokens, `answer` of them to be kept for what it says."""
+    if context is None:
+        return None
+    kept = min(answer or ANSWER_TOKENS, context // 2 if answer else context // 4)
+    return max(int((context - kept) * rate * SLACK), 1)
 
 
-def fitting(messages: Sequence[Message], room: int | None) -> tuple[tuple[Message, ...], int]:
+def bytes_a_token(sent: Sequence[Message], answer: Answer, so_far: float) -> float:
+    """How many bytes a token of the model holds, by what was sent and counted."""
+    tokens = answer.usage.prompt_tokens
+    if tokens < LEAST_MEASURED:
+        return so_far
+    return sum(weight(message) for message in sent) / tokens
+
+
+def fitting(messages: Sequence[Message], free: int | None) -> tuple[tuple[Message, ...], int]:
     """The messages to send, and how many exchanges were left out."""
     start = next((at for at, message in enumerate(messages) if message.role == "user"), len(messages))
     head, groups = list(messages[:start]), _exchanges(messages[start:])
-    if room is None:
+    if free is None:
         return tuple(messages), 0
-    free = room - sum(weight(message) for message in head)
+    free -= sum(weight(message) for message in head)
     kept: list[list[Message]] = []
     for group in reversed(groups):
         free -= sum(weight(message) for message in group)

@@ -12,7 +12,7 @@ an exchange; the tree gets all of a dialog, also where only its end was sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mindset.calls.call import NewNode
 from mindset.calls.canonical import node_hash
@@ -22,11 +22,12 @@ from mindset.calls.threads import Branch, Threads
 from mindset.calls.tree import Node
 from mindset.errors import MissingError, UsageError
 from mindset.llm.client import Client
-from mindset.llm.context import Room
+from mindset.llm.context import BYTES_A_TOKEN, bytes_a_token, room
 from mindset.llm.events import Answer
 from mindset.llm.exchanges import Exchange, Fork, exchanges, grow
-from mindset.llm.messages import Image, Message, Text, system, to_nodes, user
+from mindset.llm.messages import Image, Message, system, to_nodes, user
 from mindset.llm.request import Options
+from mindset.llm.tools import ToolSet
 from mindset.llm.turn import Turn
 
 __all__ = ["Dialog"]
@@ -44,17 +45,25 @@ class Dialog:
         client: Client,
         *,
         branch: Branch | None = None,
-        options: Options = Options(),  # noqa: B008 - frozen
+        options: Options | None = None,
+        tools: ToolSet | None = None,
+        trusted: Iterable[str] | None = None,
     ) -> None:
-        """`branch`: where to go on; None begins a conversation, which is kept once something is said."""
-        self.client, self.options = client, options
+        """`branch`: where to go on; None begins a conversation, which is kept once something is said.
+
+        `trusted`: names of tools that run without somebody's word; None: all of them do.
+        """
+        self.client, self.options, self.tools = client, options or Options(), tools or ToolSet()
+        self.trusted = None if trusted is None else set(trusted)
         self.branch = branch
         self.last: Answer | None = None
         """The last answer that was given here."""
-        self.room = Room(None)
         self._log, self._threads = log, Threads(log.engine)
         self._path: list[Node] = log.tree.path(branch.tip) if branch and branch.tip else []
         self._unsaved: set[str] = set()
+        self._waits: Message | None = None
+        """A question that got no answer."""
+        self._bytes_a_token = BYTES_A_TOKEN
 
     # ---- where we are -------------------------------------------------------------------------------------------
     @property
@@ -86,17 +95,36 @@ class Dialog:
         return Turn(self, user(text, *images))
 
     def retry(self) -> Turn:
-        """Ask the last question again, for another answer."""
+        """Ask again what got no answer, or else the last question, for another answer."""
+        if self._waits is not None:
+            return Turn(self, self._waits)
+        here = self._path
         question = self._back(1)
-        return Turn(self, question)
+        if not question.parts:
+            raise UsageError("the last question was deleted: ask in other words")
+        return Turn(self, question, here)
 
-    def advance(self, said: Sequence[Message]) -> None:
-        """Go on behind `said`, which from now on is a part of the conversation."""
+    def advance(self, said: Sequence[Message], answer: Answer) -> None:
+        """Go on behind a question and its answer, which from now on belong to the conversation."""
         before, nodes = self.tip, self._placed(to_nodes(said))
         path = [*self._path, *nodes]
         self._save(path)
         self.branch = self._moved(before, path)
-        self._path = path
+        self._path, self.last, self._waits = path, answer, None
+
+    def unanswered(self, question: Message, place: Sequence[Node] | None) -> None:
+        """Stay where we were, since nothing was answered, and remember the question."""
+        self._waits = question
+        if place is not None:
+            self._path = list(place)
+
+    def room(self) -> int | None:
+        """Bytes of dialog that the model takes; None where nobody knows."""
+        return room(self.client.context, self.options.max_tokens, self._bytes_a_token)
+
+    def learn(self, sent: Sequence[Message], answer: Answer) -> None:
+        """Measure the model's tokens by what was sent and counted."""
+        self._bytes_a_token = bytes_a_token(sent, answer, self._bytes_a_token)
 
     # ---- going elsewhere ----------------------------------------------------------------------------------------
     def back(self, count: int = 1) -> str:
@@ -155,9 +183,9 @@ class Dialog:
             there = f"there are {len(asked)} questions" if asked else "nothing was asked yet"
             raise UsageError(f"cannot go back {count}: {there} on this branch")
         exchange = asked[-count]
-        question = exchange.messages[0] if exchange.messages else Message("user", (Text(""),))
-        self._path = self._path[: self._path.index(exchange.nodes[0])]
-        return question if question.role == "user" else Message("user", (Text(""),))
+        self._path, self._waits = self._path[: self._path.index(exchange.nodes[0])], None
+        question = exchange.messages[:1]
+        return question[0] if question and question[0].role == "user" else Message("user", ())
 
     def _placed(self, nodes: Sequence[NewNode]) -> list[Node]:
         """Nodes as they will hang below the place, without their secrets; not stored yet."""

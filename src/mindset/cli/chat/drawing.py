@@ -24,6 +24,8 @@ class Row:
 
     text: str
     """Lines of the tree and the beginning of the question."""
+    answer: str
+    """The beginning of the answer."""
     hash: str
     """What `/switch` takes."""
     names: str
@@ -56,7 +58,7 @@ def _siblings(
 
 def _fork(fork: Fork, here: str | None, width: int, first: str, left: str) -> Iterable[Row]:
     exchange = fork.exchange
-    said = exchange.question or (f"system: {exchange.messages[0].text}" if exchange.messages else "")
-    text = first + one_line(said, max(width - len(first), 20))
-    yield Row(text, exchange.tip[:HASH_LETTERS], " ".join(fork.names), exchange.tip == here)
+    text = first + one_line(exchange.question or "(deleted)", max(width * 3 // 5 - len(first), 20))
+    answer = one_line(exchange.answer, max(width * 2 // 5, 20))
+    yield Row(text, answer, exchange.tip[:HASH_LETTERS], " ".join(fork.names), exchange.tip == here)
     yield from _siblings(fork.after, here, width, left)

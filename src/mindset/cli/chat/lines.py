@@ -33,7 +33,7 @@ class Lines:
 
     def __init__(self, width: int, *, colour: bool = True) -> None:
         """`width`: cells of a line; 0 breaks none."""
-        self._room = max(width - 1, 20) if width else 0  # a terminal that reached its last cell breaks by itself
+        self._room = max(width - 1, 10) if width else 0  # a terminal that reached its last cell breaks by itself
         self._colour = colour
         self._shown = ""
         self._column = self._indent = 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -17,7 +18,7 @@ import click
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
 
-__all__ = ["Complete", "Keyboard", "Lines", "Reader", "reader"]
+__all__ = ["Complete", "Keyboard", "Lines", "Reader", "reader", "unseen_keys"]
 
 PROMPT, MORE = "> ", ". "
 
@@ -36,6 +37,27 @@ class Reader(Protocol):
 
     def ask(self, question: str) -> str:
         """One line, in answer to a question of ours."""
+
+
+@contextmanager
+def unseen_keys(stream: TextIO) -> Iterator[None]:
+    """Keys that are typed while an answer comes are not printed into it; they are there for the next line."""
+    try:
+        import termios
+    except ImportError:  # Windows prints no keys by itself
+        yield
+        return
+    if not stream.isatty():
+        yield
+        return
+    before = termios.tcgetattr(stream)
+    quiet = termios.tcgetattr(stream)
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(stream, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stream, termios.TCSADRAIN, before)
 
 
 def reader(history: Path, complete: Complete, *, plain: bool) -> Reader:
@@ -81,7 +103,9 @@ class Keyboard:
     def read(self, default: str = "") -> str:
         """One text, edited; Alt-Enter breaks the line, Enter ends it."""
         first = [default]
-        return _several(lambda prompt: self._session.prompt(prompt, default=first.pop() if first else ""))
+        return _several(
+            lambda prompt: self._session.prompt([("bold", prompt)], default=first.pop() if first else "")
+        )
 
     def ask(self, question: str) -> str:
         """One line, kept out of the history."""

@@ -6,6 +6,7 @@ and nothing has a colour. Does not know what is said. Invariant: only appends; n
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -16,10 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mindset.cli.answers import document
 from mindset.cli.chat.lines import harmless
 from mindset.cli.chat.paint import Paint
+from mindset.cli.spending import Spent, told
+from mindset.llm.dialog import Dialog
 
-__all__ = ["Screen", "is_plain"]
+__all__ = ["JsonScreen", "Screen", "is_plain"]
 
 QUIET = "\x1b[2m", "\x1b[0m"
 
@@ -74,6 +78,13 @@ class Screen:
             sys.stdout.write(text)
             sys.stdout.flush()
 
+    def answered(self, dialog: Dialog, spent: Spent) -> None:
+        """An answer is over: what it cost, for a person."""
+        if not self.person:
+            return
+        cut = dialog.last is not None and dialog.last.finish_reason == "length"
+        self.note(f"[{told(spent)}{'; cut, -o max_tokens N allows more' if cut else ''}]\n")
+
     # ---- beside it ----------------------------------------------------------------------------------------------
     def say(self, text: str) -> None:
         """A line in answer to a command."""
@@ -109,3 +120,37 @@ class Screen:
             highlight=False, no_color=not self.colour, color_system="standard" if self.colour else None, width=self.width
         )
         console.print(table)
+
+
+class JsonScreen(Screen):
+    """For a program: everything is a line of JSON on stdout."""
+
+    def __init__(self) -> None:
+        super().__init__(plain=True, person=False)
+
+    def piece(self, text: str) -> None:
+        """Nothing: an answer is told when it is over."""
+
+    def answered(self, dialog: Dialog, spent: Spent) -> None:
+        """All of an answer."""
+        self._tell(document(dialog, spent))
+
+    def say(self, text: str) -> None:
+        """Under `said`."""
+        self._tell({"said": text})
+
+    def note(self, text: str) -> None:
+        """Under `note`."""
+        self._tell({"note": text})
+
+    def fail(self, text: str) -> None:
+        """Under `error`."""
+        self._tell({"error": text})
+
+    def table(self, columns: Mapping[str, str], rows: Iterable[Iterable[object]]) -> None:
+        """Under `rows`, each an object."""
+        names = [name.strip() or "mark" for name in columns]
+        self._tell({"rows": [dict(zip(names, row, strict=True)) for row in rows]})
+
+    def _tell(self, document: dict[str, object]) -> None:
+        click.echo(json.dumps(document, ensure_ascii=False))

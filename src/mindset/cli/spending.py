@@ -1,13 +1,16 @@
-"""What answers cost: tokens, seconds, money; of one and of all in a session. Does not know where the figures come from."""
+"""What answers cost: tokens, seconds, money; of one, and of all in a session. Knows the log's rows, not who reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mindset.calls.call import Usage
+from mindset.calls.log import CallLog
+from mindset.llm.client import Client
+from mindset.llm.tariffs import tariff_of
 
-__all__ = ["Spent", "by_model", "money", "told"]
+__all__ = ["Spent", "by_model", "money", "seconds", "spent_on", "told", "total"]
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,26 @@ class Spent:
     """Whether it was computed here, which costs no money."""
 
 
+def spent_on(log: CallLog, client: Client, call: int) -> Spent:
+    """The cost of a call that is over."""
+    outcome = log.call(call).outcome
+    dollars = tariff_of(client.model, client.remote)(outcome.usage)
+    return Spent(
+        client.model, 1, outcome.usage, outcome.seconds, outcome.first_token, dollars, not client.remote
+    )
+
+
 def told(spent: Spent) -> str:
     """One answer's cost in a line."""
-    tokens = spent.usage.completion_tokens
-    speed = ""
-    if spent.first_token is not None and tokens > 1 and spent.seconds > spent.first_token:
-        speed = f" ({(tokens - 1) / (spent.seconds - spent.first_token):.1f}/s)"
-    parts = [f"{tokens} tokens in {seconds(spent.seconds)}{speed}"]
+    tokens, read, cached = spent.usage.completion_tokens, spent.usage.prompt_tokens, spent.usage.cached_tokens
+    parts = [f"{tokens} token{'s' * (tokens != 1)} in " if tokens else ""]
+    parts[0] += seconds(spent.seconds)
     if spent.first_token is not None:
+        if tokens > 1 and spent.seconds > spent.first_token:
+            parts[0] += f" ({(tokens - 1) / (spent.seconds - spent.first_token):.1f}/s)"
         parts.append(f"first after {seconds(spent.first_token)}")
-    read = f"{spent.usage.prompt_tokens} read"
-    parts.append(f"{read}, {spent.usage.cached_tokens} of them cached" if spent.usage.cached_tokens else read)
+    if read:
+        parts.append(f"{read} read" + (f", {cached} of them known" if cached else ""))
     if not spent.local:
         parts.append(money(spent.money))
     return " · ".join(parts)
@@ -49,6 +61,14 @@ def by_model(all_spent: Iterable[Spent]) -> list[Spent]:
     return list(sums.values())
 
 
+def total(spent: Sequence[Spent]) -> Spent:
+    """Of the calls of one turn; its first token is that of the first call."""
+    whole = spent[0]
+    for one in spent[1:]:
+        whole = _sum(whole, one)
+    return whole
+
+
 def money(dollars: float | None) -> str:
     """An amount as people read it."""
     if dollars is None:
@@ -58,7 +78,9 @@ def money(dollars: float | None) -> str:
 
 def seconds(count: float) -> str:
     """A time as people read it."""
-    return f"{count:.1f} s" if count < 90 else f"{count / 60:.1f} min"
+    if count < 90:
+        return f"{count:.1f} s" if count >= 1 else f"{count:.2f} s"
+    return f"{count / 60:.1f} min"
 
 
 def _sum(one: Spent, other: Spent) -> Spent:
@@ -70,4 +92,4 @@ def _sum(one: Spent, other: Spent) -> Spent:
         a.reasoning_tokens + b.reasoning_tokens,
     )
     known = None if one.money is None or other.money is None else one.money + other.money
-    return Spent(one.model, one.calls + other.calls, usage, one.seconds + other.seconds, None, known, one.local)
+    return Spent(one.model, one.calls + other.calls, usage, one.seconds + other.seconds, one.first_token, known, one.local)
