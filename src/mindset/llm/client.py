@@ -62,6 +62,8 @@ class Client(ABC):
         self.policy = policy or Policy()
         self._given_log, self._budget = log, budget
         self._player: Player | None = None
+        self._secrets: set[str] = set()
+        """Keys, which stay out of the log even where somebody says them; for subclasses to fill when they are made."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         """Refuse a subclass that changes what every client does."""
@@ -88,6 +90,11 @@ class Client(ABC):
     def context(self) -> int | None:
         """Tokens of a prompt and its answer together; None where nobody knows. Read after `_prepare`."""
         return None
+
+    @property
+    def free(self) -> bool:
+        """Whether answers cost no money."""
+        return not self.remote
 
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Get ready before a call: load, connect, ask for capabilities. Must be quick where it is done already."""
@@ -232,7 +239,10 @@ class Client(ABC):
     # -------------------------------------------------------------------------------------------------- what is inside
     @final
     def _log(self) -> CallLog:
-        return CallLog.open() if self._given_log is None else self._given_log
+        log = CallLog.open() if self._given_log is None else self._given_log
+        for secret in self._secrets:
+            log.redactor.know(secret)
+        return log
 
     @final
     def _asked(
@@ -264,7 +274,7 @@ class Client(ABC):
             self.endpoint,
             self.policy,
             budgets,
-            tariff_of(self.model, self.remote),
+            tariff_of(self.model, free=self.free),
             self.real,
             self.remote,
             self._prepare,
