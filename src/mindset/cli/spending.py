@@ -24,16 +24,16 @@ class Spent:
     first_token: float | None = None
     money: float | None = None
     """US dollars; None where nobody knows the price."""
-    local: bool = False
-    """Whether it was computed here, which costs no money."""
+    free: bool = False
+    """Whether it costs no money."""
 
 
 def spent_on(log: CallLog, client: Client, call: int) -> Spent:
     """The cost of a call that is over."""
     outcome = log.call(call).outcome
-    dollars = tariff_of(client.model, client.remote)(outcome.usage)
+    dollars = tariff_of(client.model, free=client.free)(outcome.usage)
     return Spent(
-        client.model, 1, outcome.usage, outcome.seconds, outcome.first_token, dollars, not client.remote
+        client.model, 1, outcome.usage, outcome.seconds, outcome.first_token, dollars, client.free
     )
 
 
@@ -48,7 +48,7 @@ def told(spent: Spent) -> str:
         parts.append(f"first after {seconds(spent.first_token)}")
     if read:
         parts.append(f"{read} read" + (f", {cached} of them known" if cached else ""))
-    if not spent.local:
+    if not spent.free and spent.money is not None:
         parts.append(money(spent.money))
     return " · ".join(parts)
 
@@ -92,4 +92,4 @@ def _sum(one: Spent, other: Spent) -> Spent:
         a.reasoning_tokens + b.reasoning_tokens,
     )
     known = None if one.money is None or other.money is None else one.money + other.money
-    return Spent(one.model, one.calls + other.calls, usage, one.seconds + other.seconds, one.first_token, known, one.local)
+    return Spent(one.model, one.calls + other.calls, usage, one.seconds + other.seconds, one.first_token, known, one.free)

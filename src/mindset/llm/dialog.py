@@ -58,11 +58,11 @@ class Dialog:
         self.branch = branch
         self.last: Answer | None = None
         """The last answer that was given here."""
-        self._log, self._threads = log, Threads(log.engine)
+        self.log, self._threads = log, Threads(log.engine)
         self._path: list[Node] = log.tree.path(branch.tip) if branch and branch.tip else []
         self._unsaved: set[str] = set()
-        self._waits: Message | None = None
-        """A question that got no answer."""
+        self.waiting: Message | None = None
+        """A question that got no answer, which `retry` asks again."""
         self._bytes_a_token = BYTES_A_TOKEN
 
     # ---- where we are -------------------------------------------------------------------------------------------
@@ -96,8 +96,8 @@ class Dialog:
 
     def retry(self) -> Turn:
         """Ask again what got no answer, or else the last question, for another answer."""
-        if self._waits is not None:
-            return Turn(self, self._waits)
+        if self.waiting is not None:
+            return Turn(self, self.waiting)
         here = self._path
         question = self._back(1)
         if not question.parts:
@@ -110,11 +110,11 @@ class Dialog:
         path = [*self._path, *nodes]
         self._save(path)
         self.branch = self._moved(before, path)
-        self._path, self.last, self._waits = path, answer, None
+        self._path, self.last, self.waiting = path, answer, None
 
     def unanswered(self, question: Message, place: Sequence[Node] | None) -> None:
         """Stay where we were, since nothing was answered, and remember the question."""
-        self._waits = question
+        self.waiting = question
         if place is not None:
             self._path = list(place)
 
@@ -183,7 +183,7 @@ class Dialog:
             there = f"there are {len(asked)} questions" if asked else "nothing was asked yet"
             raise UsageError(f"cannot go back {count}: {there} on this branch")
         exchange = asked[-count]
-        self._path, self._waits = self._path[: self._path.index(exchange.nodes[0])], None
+        self._path, self.waiting = self._path[: self._path.index(exchange.nodes[0])], None
         question = exchange.messages[:1]
         return question[0] if question and question[0].role == "user" else Message("user", ())
 
@@ -192,7 +192,7 @@ class Dialog:
         placed: list[Node] = []
         parent, when = self.tip, now()
         for node in nodes:
-            content = self._log.redactor.json(dict(node.content))
+            content = self.log.redactor.json(dict(node.content))
             hash = node_hash(node.kind, content, parent)  # noqa: A001 - the field's word
             placed.append(Node(hash, node.kind, content, parent, when))
             parent = hash
@@ -202,7 +202,7 @@ class Dialog:
     def _save(self, path: Sequence[Node]) -> None:
         for node in path:
             if node.hash in self._unsaved and node.content is not None:
-                self._log.tree.add(node.kind, node.content, node.parent)
+                self.log.tree.add(node.kind, node.content, node.parent)
                 self._unsaved.discard(node.hash)
 
     def _moved(self, before: str | None, path: Sequence[Node]) -> Branch:
@@ -222,7 +222,7 @@ class Dialog:
         return self._threads.fork(self.branch, tip, model=model)
 
     def _path_of(self, branch: Branch) -> list[Node]:
-        return self._log.tree.path(branch.tip) if branch.tip else []
+        return self.log.tree.path(branch.tip) if branch.tip else []
 
     def _find(self, digits: str, branches: Sequence[Branch]) -> tuple[Branch, list[Node]]:
         """The place behind the one exchange whose last hash begins so, on our branch where that has it."""

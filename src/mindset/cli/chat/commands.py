@@ -89,7 +89,7 @@ class Commands:
         columns |= {"time": "right", "money": "right"}
         rows = (
             (s.model, s.calls, s.usage.prompt_tokens, s.usage.cached_tokens, s.usage.completion_tokens)
-            + (spending.seconds(s.seconds), "-" if s.local else spending.money(s.money))
+            + (spending.seconds(s.seconds), "-" if s.free else spending.money(s.money))
             for s in spending.by_model(self._session.spent)
         )
         self._table_or_nothing(columns, rows)
