@@ -24,6 +24,7 @@ from mindset.llm.budget import ASSUMED_ANSWER, Budget, budgets_in_force
 from mindset.llm.capabilities import Capabilities, need, need_for, need_for_forward
 from mindset.llm.events import Answer, Embeddings, Event, Forward
 from mindset.llm.messages import Message, user
+from mindset.llm.parents import current_parent
 from mindset.llm.patience import Patience
 from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
@@ -135,7 +136,7 @@ class Client(ABC):
 
         `timeout`: seconds in all, in place of the policy's; `parent`: id of the call whose tool calls this answers.
         """
-        asked = Asked("complete", self.model, self.kind, request.nodes(), request.given(), parent)
+        asked = self._asked("complete", request.nodes(), request.given(), parent)
         patience, recorder = self._begin(asked, timeout)
 
         def check() -> None:
@@ -164,6 +165,32 @@ class Client(ABC):
             _dialog(messages), options=_options(options), tools=tuple(tools), tool_choice=tool_choice
         )
         return await self.complete(request, timeout=timeout, parent=parent).answer()
+
+    @final
+    async def structured(
+        self,
+        messages: str | Message | Sequence[Message],
+        wanted: Any,
+        *,
+        timeout: float | None = None,
+        parent: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """The answer as a value: of a type (a dataclass, a pydantic model, `list[int]`), or JSON that fits a schema.
+
+        An answer that does not fit is asked for once more. `timeout` holds for each of the two calls.
+        """
+        from mindset.llm.shapes import Shape
+        from mindset.llm.structured import ask_for
+
+        if not (self._player or player_for(self._log)):
+            await self._prepare()
+
+        async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
+            return await self.chat(dialog, timeout=timeout, **options, **more)
+
+        shape, can = Shape.of(wanted), self.capabilities.schema
+        return await ask_for(shape, chat, _dialog(messages), can=can, parent=parent)
 
     @final
     async def embed(
@@ -248,7 +275,8 @@ class Client(ABC):
     def _asked(
         self, verb: Any, nodes: Sequence[NewNode], options: Mapping[str, Json], parent: int | None
     ) -> Asked:
-        return Asked(verb, self.model, self.kind, tuple(nodes), dict(options), parent)
+        above = current_parent() if parent is None else parent
+        return Asked(verb, self.model, self.kind, tuple(nodes), dict(options), above)
 
     @final
     def _begin(self, asked: Asked, timeout: float | None) -> tuple[Patience, Recorder]:
