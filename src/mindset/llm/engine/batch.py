@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -62,13 +61,11 @@ class Batch:
         model: PreTrainedModel,
         grammars: Grammars,
         settings: BatchSettings | None = None,
-        *,
-        memory: Path | None = None,
+        reads: Reads | None = None,
     ) -> None:
-        """`memory`: the folder of the model's banks, by whose ids reads are told."""
         self.settings = settings or BatchSettings()
         self._passes, self._grammars = Passes(model), grammars
-        self._reads = Reads(model, memory)
+        self._reads = Reads(model) if reads is None else reads
         self.prefixes = Prefixes(self.settings.prefix_bytes if self._passes.shares else 0)
         self._limit = self.settings.rows if self._passes.shares else 1
         self.waiting: deque[Row] = deque()
@@ -152,9 +149,8 @@ class Batch:
         try:
             work(group)
         except Exception as error:  # noqa: BLE001  a server outlives what one pass runs into
-            told = error if isinstance(error, MindsetError) else CallError(f"the model failed: {error}")
             for row in group.rows:
-                row.fail(told)
+                row.fail(_as_ours(error))
             group.rows, group.unread = [], []
             if group is self._reading:
                 self._reading = None
@@ -243,7 +239,8 @@ class Batch:
         """Read new tokens and let every row draw the next one."""
         longest = max(map(len, new))
         places = {row: (n + 1) * longest - 1 for n, row in enumerate(group.rows) if row.reads and self._reads}
-        with self._reads.watching(list(places.values())) as watch:
+        count = max((row.reads for row in places), default=0)
+        with self._reads.watching(list(places.values()), count) as watch:
             logits = self._timed(group, lambda: self._passes.run(group.columns, new))
         self._draw(group.rows, logits, watch, places)
 
@@ -258,7 +255,7 @@ class Batch:
                 reads = watch.most(places[row], row.reads) if row in places else ()
                 row.take(own, allowed.get(row), reads)
             except Exception as error:  # noqa: BLE001  one text's trouble is not the others'
-                row.fail(error if isinstance(error, MindsetError) else CallError(f"the answer failed: {error}"))
+                row.fail(_as_ours(error))
 
     def _timed(self, group: _Group, work: Callable[[], Float[Tensor, "rows vocab"]]) -> Float[Tensor, "rows vocab"]:
         began = time.perf_counter()
@@ -267,3 +264,8 @@ class Batch:
         for row in group.rows:
             row.job.ticket.seconds += share
         return logits
+
+
+def _as_ours(error: Exception) -> MindsetError:
+    """An error as callers are told of it."""
+    return error if isinstance(error, MindsetError) else CallError(f"the model failed: {error}")

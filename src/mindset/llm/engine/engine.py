@@ -31,6 +31,7 @@ from mindset.llm.engine.batch import Batch, BatchSettings
 from mindset.llm.engine.grammar import Grammars
 from mindset.llm.engine.job import Job, Ticket
 from mindset.llm.engine.pace import Pace
+from mindset.llm.engine.reads import Reads
 from mindset.llm.engine.row import Row
 
 __all__ = ["Engine", "EngineState"]
@@ -74,8 +75,10 @@ class Engine:
         """
         self.model, self.tokenizer = model, tokenizer
         self.ends, self.longest = end_tokens(model, tokenizer), context_length(model)
-        self.grammars = Grammars(tokenizer, _vocabulary(model), self.ends)
-        self._batch = Batch(model, self.grammars, settings, memory=memory)
+        self.vocabulary = _vocabulary(model)
+        self.grammars = Grammars(tokenizer, self.vocabulary, self.ends)
+        self.reads = Reads(model, memory)
+        self._batch = Batch(model, self.grammars, settings, self.reads)
         self._places = self._batch.settings.rows + queue
         self._threads, self._around = threads, around
         self._jobs: deque[Row] = deque()

@@ -1,7 +1,8 @@
 """Which slots of a memory spoke most for a token, told while a model runs and for those texts alone that ask.
 
 A bank that is recorded reads by masked products, whatever it would do otherwise; the rest of the cost is a text's own.
-Slots are called by the ids of their memory where the model was loaded from one, else by their row in their bank.
+Slots are called by the ids of their memory where the model was loaded from one, else by their row in their bank. A slot
+of an overlay that only leans adds nothing whose length could be told, and is left out.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -31,7 +31,7 @@ class Reads:
     """The banks of one model, ready to be watched."""
 
     def __init__(self, model: PreTrainedModel, memory: Path | None = None) -> None:
-        """`memory`: the folder that the banks were loaded from, as it was then."""
+        """`memory`: the folder that the banks were loaded from, as it is now."""
         self._model, self._banks = model, banks(model)
         self._norms: dict[int, Float[Tensor, "n_heads n_slots"]] = {}
         shards = {} if memory is None else Positions.of(memory).shards
@@ -41,9 +41,12 @@ class Reads:
         return bool(self._banks)
 
     @contextmanager
-    def watching(self, places: Sequence[int]) -> Iterator[Watch]:
-        """Watch what the tokens in these places of the next pass read, counted over all its rows."""
-        watch = Watch(self, places)
+    def watching(self, places: Sequence[int], count: int) -> Iterator[Watch]:
+        """Watch the `count` slots of each bank that say most to the tokens in these places of the next pass.
+
+        Places are counted over all rows of the pass.
+        """
+        watch = Watch(self, places, count)
         with ExitStack() as stack:
             if places:
                 stack.enter_context(record(self._model, watch.see))
@@ -56,76 +59,72 @@ class Reads:
             self._norms[layer] = residual_norms(self._banks[layer])
         return self._norms[layer]
 
-    def slot(self, layer: int, head: int, row: int) -> int:
-        """What a slot is called."""
-        shard, place = located(self._banks[layer], row)
-        return self._named(layer, shard, head, place, row)
+    def slot(self, layer: int, place: int) -> int:
+        """What a slot is called, whose place is counted over all heads of its bank."""
+        head, row = divmod(place, self._banks[layer].n_slots)
+        shard, own = located(self._banks[layer], row)
+        return self._named(layer, shard, head, own) or place
 
     def overlay_slot(self, answer: Answer, row: int) -> int:
         """What a slot of an overlay is called."""
-        return self._named(answer.layer, answer.overlay, 0, row, row)
+        return self._named(answer.layer, answer.overlay, 0, row) or row
 
-    def value_length(self, answer: Answer, slot: int) -> float:
+    def value_length(self, answer: Answer, row: int) -> float:
         """How much a slot of an overlay adds when it answers; nothing if it only recognises a subject."""
         value = self._banks[answer.layer].overlays[answer.overlay].value
-        return 0.0 if value is None else float(value[slot].float().norm())
+        return 0.0 if value is None else float(value[row].float().norm())
 
-    def _named(self, layer: int, shard: str, head: int, place: int, otherwise: int) -> int:
+    def _named(self, layer: int, shard: str, head: int, row: int) -> int:
         ids = self._ids.get((layer, shard))
-        number = 0 if ids is None else int(ids[head, place])
-        return number or otherwise
+        return 0 if ids is None else int(ids[head, row])
 
 
 class Watch:
     """What some tokens of one pass read."""
 
-    def __init__(self, reads: Reads, places: Sequence[int]) -> None:
-        self._reads, self._places = reads, list(places)
+    def __init__(self, reads: Reads, places: Sequence[int], count: int) -> None:
+        self._reads, self._places, self._count = reads, list(places), count
         self._at = torch.tensor(self._places, dtype=torch.long)
-        self._influence: dict[int, Float[Tensor, "places n_heads n_slots"]] = {}
+        self._best: dict[int, tuple[Float[Tensor, "places best"], Int[Tensor, "places best"]]] = {}
         self._answers: dict[int, list[Read]] = {place: [] for place in self._places}
 
     def see(self, read: BankRead) -> None:
         """A bank tells what it read."""
-        weights = read.weights[self._at.to(read.weights.device)]
-        self._influence[read.layer] = (weights.abs().float() * self._reads.norms(read.layer)).cpu()
+        weights = read.weights[self._at.to(read.weights.device)].abs().float()
+        influence = (weights * self._reads.norms(read.layer)).flatten(1)
+        best = influence.topk(min(self._count, influence.shape[1]))
+        self._best[read.layer] = best.values.cpu(), best.indices.cpu()
 
     def hear(self, answer: Answer) -> None:
-        """Slots of an overlay have answered; those that only lean add nothing that has a length."""
+        """Slots of an overlay have answered, or leaned."""
         told = zip(answer.tokens.tolist(), answer.slots.tolist(), answer.margins.tolist(), strict=True)
-        for token, slot, margin in told:
+        for token, row, margin in told:
             if token not in self._answers or margin <= 0:
                 continue
-            if (added := self._reads.value_length(answer, slot)) > 0:
-                number = self._reads.overlay_slot(answer, slot)
+            if (added := self._reads.value_length(answer, row)) > 0:
+                number = self._reads.overlay_slot(answer, row)
                 self._answers[token].append(Read(answer.layer, number, added, answer.overlay))
 
     def most(self, place: int, count: int) -> tuple[Read, ...]:
-        """The slots that said most at a place, the most influential first."""
-        at, found = self._places.index(place), list(self._answers[place])
-        layers = list(self._influence)
-        flat = [self._influence[layer][at].flatten() for layer in layers]
-        if flat:
-            found += self._best(layers, flat, count)
-        found.sort(key=lambda read: -read.influence)
-        return tuple(found[:count])
+        """The slots that said most at a place, the most influential first; `count` at most what is watched for."""
+        found = sorted(self._all(place), key=lambda one: -one[0])[:count]
+        return tuple(self._told(*one) for one in found)
 
-    def most_of_each(self, place: int, count: int) -> tuple[Read, ...]:
-        """As `most`, but so many of every bank, and all that answered of overlays."""
-        at, found = self._places.index(place), list(self._answers[place])
-        for layer, influence in self._influence.items():
-            found += self._best([layer], [influence[at].flatten()], count)
-        return tuple(sorted(found, key=lambda read: (read.layer, -read.influence)))
+    def by_bank(self, place: int) -> tuple[Read, ...]:
+        """Of every bank the slots that said most, and all of overlays that answered; by layer."""
+        found = sorted(self._all(place), key=lambda one: (one[1], -one[0]))
+        return tuple(self._told(*one) for one in found)
 
-    def _best(self, layers: list[int], flat: list[Float[Tensor, " places"]], count: int) -> list[Read]:
-        every = torch.cat(flat)
-        starts = np.cumsum([0, *(len(one) for one in flat)])
-        best = every.topk(min(count, len(every)))
-        found = []
-        for number, much in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            if much > 0:
-                which = int(np.searchsorted(starts, number, side="right")) - 1
-                layer = layers[which]
-                head, row = divmod(number - int(starts[which]), self._influence[layer].shape[2])
-                found.append(Read(layer, self._reads.slot(layer, head, row), much))
+    def _all(self, place: int) -> list[tuple[float, int, int | Read]]:
+        """Influence, layer, and the slot's place in its bank or what an overlay's slot was told as."""
+        at = self._places.index(place)
+        found: list[tuple[float, int, int | Read]] = [
+            (read.influence, read.layer, read) for read in self._answers[place]
+        ]
+        for layer, (values, indices) in self._best.items():
+            pairs = zip(values[at].tolist(), indices[at].tolist(), strict=True)
+            found += [(much, layer, slot) for much, slot in pairs if much > 0]
         return found
+
+    def _told(self, influence: float, layer: int, slot: int | Read) -> Read:
+        return slot if isinstance(slot, Read) else Read(layer, self._reads.slot(layer, slot), influence)
