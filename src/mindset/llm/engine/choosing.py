@@ -48,18 +48,19 @@ class Chooser:
 
     def _cut(self, scaled: Float[Tensor, " vocab"]) -> tuple[Float[Tensor, " some"], Int[Tensor, " some"]]:
         """The probabilities of what is left, likeliest first, and the tokens they belong to."""
-        if self._top_k is not None and self._top_k < len(scaled):
-            best = scaled.topk(self._top_k)
+        top_k, top_p = min(self._top_k or len(scaled), len(scaled)), self._top_p or 1.0
+        if top_k < len(scaled) or top_p == 1:
+            best = scaled.topk(top_k)
             likely = best.values.softmax(0)
         else:
             best = scaled.topk(min(LIKELY, len(scaled)))
             likely = (best.values - scaled.logsumexp(0)).exp()
-        if self._top_p is None or self._top_p == 1:
+            if float(likely.sum()) < top_p:
+                best = scaled.sort(descending=True)
+                likely = best.values.softmax(0)
+        if top_p == 1:
             return likely, best.indices
-        if (self._top_k is None or self._top_k >= len(scaled)) and float(likely.sum()) < self._top_p:
-            best = scaled.sort(descending=True)
-            likely = best.values.softmax(0)
-        kept = int((likely.cumsum(0) - likely < self._top_p).sum().clamp_min(1))
+        kept = int((likely.cumsum(0) - likely < top_p).sum().clamp_min(1))
         return likely[:kept], best.indices[:kept]
 
 
