@@ -29,7 +29,7 @@ def words() -> PreTrainedTokenizerFast:
 
 
 def model_of(family: str, seed: int = 0) -> PreTrainedModel:
-    """A tiny model; `k=6` names a student of a Llama that reads six slots."""
+    """A tiny model; `student` is a Llama whose memory reads six slots."""
     if family == "student":
         return build_student(tiny_model("llama", seed=seed), ConversionPlan(k=6))
     return tiny_model(family, seed=seed)
@@ -63,7 +63,9 @@ class Told:
         return self.last.reason
 
 
-def alone(model: PreTrainedModel, ids: list[int], options: Options) -> list[int]:
+def alone(
+    model: PreTrainedModel, ids: list[int], options: Options, ends: frozenset[int] = frozenset([2])
+) -> list[int]:
     """The tokens of the plain loop."""
     return list(
         next_tokens(
@@ -72,7 +74,7 @@ def alone(model: PreTrainedModel, ids: list[int], options: Options) -> list[int]
             min(options.max_tokens or LONGEST, LONGEST - len(ids)),
             temperature=options.temperature or 0.0,
             seed=options.seed or 0,
-            stops=frozenset([2]),
+            stops=ends,
         )
     )
 

@@ -96,8 +96,8 @@ class Engine:
     @property
     def state(self) -> EngineState:
         """What it is doing."""
-        running = self._batch.running
-        return EngineState(running, max(0, self._open - running), self._finished, self._batch.prefixes.nbytes)
+        running = min(self._batch.running, self._open)
+        return EngineState(running, self._open - running, self._finished, self._batch.prefixes.nbytes)
 
     def submit(self, job: Job) -> Ticket:
         """Take a job, or refuse it at once."""

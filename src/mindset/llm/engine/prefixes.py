@@ -35,7 +35,7 @@ class Prefixes:
         """Hold a cache; those of beginnings of its text are not needed any more."""
         if kept.nbytes > self.limit or len(kept.ids) < SHORTEST:
             return
-        ids = np.asarray(kept.ids)
+        ids = np.asarray(kept.ids, dtype=np.int64)
         for other, (_, known) in list(self._held.items()):
             if _common(known, ids) == len(known):
                 self._drop(other)
@@ -49,7 +49,7 @@ class Prefixes:
 
     def find(self, ids: Sequence[int]) -> Kept | None:
         """The cache of the longest known beginning of a text; its last token is always left to be read."""
-        wanted = np.asarray(ids[:-1])
+        wanted = np.asarray(ids[:-1], dtype=np.int64)
         best, found = SHORTEST - 1, None
         for key, (_, known) in self._held.items():
             if (common := _common(known, wanted)) > best:
