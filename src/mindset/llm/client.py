@@ -24,6 +24,7 @@ from mindset.llm.budget import ASSUMED_ANSWER, Budget, budgets_in_force
 from mindset.llm.capabilities import Capabilities, need, need_for, need_for_forward
 from mindset.llm.events import Answer, Embeddings, Event, Forward
 from mindset.llm.messages import Message, user
+from mindset.llm.parents import current_parent
 from mindset.llm.patience import Patience
 from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
@@ -62,6 +63,8 @@ class Client(ABC):
         self.policy = policy or Policy()
         self._given_log, self._budget = log, budget
         self._player: Player | None = None
+        self._secrets: set[str] = set()
+        """Keys, which stay out of the log even where somebody says them; for subclasses to fill when they are made."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         """Refuse a subclass that changes what every client does."""
@@ -83,6 +86,11 @@ class Client(ABC):
     def endpoint(self) -> str:
         """Who shares the limits of a policy: clients of one endpoint."""
         return self.model
+
+    @property
+    def free(self) -> bool:
+        """Whether answers cost no money."""
+        return not self.remote
 
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Get ready before a call: load, connect, ask for capabilities. Must be quick where it is done already."""
@@ -123,7 +131,7 @@ class Client(ABC):
 
         `timeout`: seconds in all, in place of the policy's; `parent`: id of the call whose tool calls this answers.
         """
-        asked = Asked("complete", self.model, self.kind, request.nodes(), request.given(), parent)
+        asked = self._asked("complete", request.nodes(), request.given(), parent)
         patience, recorder = self._begin(asked, timeout)
 
         def check() -> None:
@@ -152,6 +160,32 @@ class Client(ABC):
             _dialog(messages), options=_options(options), tools=tuple(tools), tool_choice=tool_choice
         )
         return await self.complete(request, timeout=timeout, parent=parent).answer()
+
+    @final
+    async def structured(
+        self,
+        messages: str | Message | Sequence[Message],
+        wanted: Any,
+        *,
+        timeout: float | None = None,
+        parent: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """The answer as a value: of a type (a dataclass, a pydantic model, `list[int]`), or JSON that fits a schema.
+
+        An answer that does not fit is asked for once more. `timeout` holds for each of the two calls.
+        """
+        from mindset.llm.shapes import Shape
+        from mindset.llm.structured import ask_for
+
+        if not (self._player or player_for(self._log)):
+            await self._prepare()
+
+        async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
+            return await self.chat(dialog, timeout=timeout, **options, **more)
+
+        shape, can = Shape.of(wanted), self.capabilities.schema
+        return await ask_for(shape, chat, _dialog(messages), can=can, parent=parent)
 
     @final
     async def embed(
@@ -227,13 +261,17 @@ class Client(ABC):
     # -------------------------------------------------------------------------------------------------- what is inside
     @final
     def _log(self) -> CallLog:
-        return CallLog.open() if self._given_log is None else self._given_log
+        log = CallLog.open() if self._given_log is None else self._given_log
+        for secret in self._secrets:
+            log.redactor.know(secret)
+        return log
 
     @final
     def _asked(
         self, verb: Any, nodes: Sequence[NewNode], options: Mapping[str, Json], parent: int | None
     ) -> Asked:
-        return Asked(verb, self.model, self.kind, tuple(nodes), dict(options), parent)
+        above = current_parent() if parent is None else parent
+        return Asked(verb, self.model, self.kind, tuple(nodes), dict(options), above)
 
     @final
     def _begin(self, asked: Asked, timeout: float | None) -> tuple[Patience, Recorder]:
@@ -259,7 +297,7 @@ class Client(ABC):
             self.endpoint,
             self.policy,
             budgets,
-            tariff_of(self.model, self.remote),
+            tariff_of(self.model, free=self.free),
             self.real,
             self.remote,
             self._prepare,
