@@ -17,19 +17,10 @@ from mindset.calls.schema import now
 from mindset.database.engine import dialect_of, reading, writing
 from mindset.errors import MissingError, UsageError
 
-__all__ = ["MAIN", "STATEMENTS", "Branch", "Threads"]
+__all__ = ["MAIN", "Branch", "Threads"]
 
 MAIN = "main"
 """Name of the branch that a conversation begins with."""
-
-STATEMENTS = (
-    "CREATE TABLE threads (id {serial}, conversation {int} REFERENCES threads (id), name TEXT NOT NULL, "
-    "tip TEXT REFERENCES nodes (hash), model TEXT NOT NULL, made TEXT NOT NULL, moved TEXT NOT NULL, "
-    "UNIQUE (conversation, name))",
-    "CREATE INDEX threads_moved ON threads (moved)",
-    "CREATE INDEX threads_tip ON threads (tip)",
-)
-"""What the schema's step runs. A conversation has the number of its first branch."""
 
 _COLUMNS = "id, conversation, name, tip, model, made, moved"
 
