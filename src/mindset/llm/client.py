@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar, cast, final
 
 from mindset.calls.call import Asked, NewNode, Usage
-from mindset.calls.canonical import Json, canonical
+from mindset.calls.canonical import Json
 from mindset.calls.log import CallLog
 from mindset.errors import UsageError
 from mindset.llm.attempts import Ask, attempts
@@ -28,6 +28,7 @@ from mindset.llm.parents import current_parent
 from mindset.llm.patience import Patience
 from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
+from mindset.llm.prompt_size import PICTURE_TOKENS, bytes_as_tokens, spoken
 from mindset.llm.recorder import Recorder
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
 from mindset.llm.results import result_of
@@ -337,10 +338,12 @@ class Client(ABC):
 
     async def _prompt_tokens(self, asked: Asked) -> int:
         """How many tokens a prompt has at most; clients that know their template tell it better."""
-        text = canonical([[node.kind, dict(node.content)] for node in asked.nodes] + [dict(asked.options)])
+        text, pictures = spoken(asked)
         if self.capabilities.tokens and not self.remote:
-            return len(await self._encode(text.decode()))
-        return len(text) // 4 + 1
+            tokens = len(await self._encode(text))
+        else:
+            tokens = bytes_as_tokens(text)
+        return tokens + pictures * PICTURE_TOKENS
 
 
 def _dialog(messages: str | Message | Sequence[Message]) -> tuple[Message, ...]:
