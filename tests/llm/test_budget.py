@@ -30,7 +30,7 @@ def test_a_call_that_would_pass_it_is_refused_before_it_is_made(log: CallLog, go
             await client.chat("Hi", max_tokens=100)
             assert purse.tokens_spent == 15
             with pytest.raises(
-                BudgetError, match="a budget of 300 tokens has 285 left; this call may take [0-9]+: lower"
+                BudgetError, match=r"a budget of 300 tokens has 285 left; this call may take [0-9]+: lower"
             ):
                 await client.chat("Hi", max_tokens=300)
             assert purse.tokens_spent == 15

@@ -10,8 +10,8 @@ from mindset.calls.log import CallLog
 from mindset.errors import DataError, MissingError, UsageError
 from mindset.llm.anthropic_client import AnthropicClient
 from mindset.llm.budget import Budget
-from mindset.llm.opening import open_client
 from mindset.llm.openai_client import OpenAIClient
+from mindset.llm.opening import open_client
 from mindset.llm.policy import Policy
 from mindset.llm.replaying import ReplayClient
 from mindset.llm.scripted import ScriptedClient

@@ -306,5 +306,6 @@ def test_a_call_that_was_cut_off_says_so(log: CallLog, go: Go) -> None:
         connection.exec_driver_sql(
             "UPDATE calls SET status = 'failed', error = 'its process ended', result = NULL"
         )
+        connection.exec_driver_sql("DELETE FROM pieces")
     with replaying("original", log), pytest.raises(CallError, match="its process ended"):
         go(forbidden(log).chat("Hi"))

@@ -31,6 +31,7 @@ from mindset.llm.policy import Policy
 from mindset.llm.prompt_size import PICTURE_TOKENS, bytes_as_tokens, spoken
 from mindset.llm.recorder import Recorder
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
+from mindset.llm.requests_allowed import requests_allowed
 from mindset.llm.results import result_of
 from mindset.llm.single import single
 from mindset.llm.stream import Stream
@@ -179,8 +180,7 @@ class Client(ABC):
         from mindset.llm.shapes import Shape
         from mindset.llm.structured import ask_for
 
-        if not (self._player or player_for(self._log)):
-            await self._prepare()
+        await self._ready(timeout)
 
         async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
             return await self.chat(dialog, timeout=timeout, **options, **more)
@@ -239,10 +239,7 @@ class Client(ABC):
     @final
     async def content_hash(self) -> str | None:
         """Hash of the model's files, where they are ours to read; no call, and so no row of the log."""
-        if self._player or player_for(self._log):
-            return None
-        await self._prepare()
-        return await self._content_hash()
+        return await self._content_hash() if await self._ready(None) else None
 
     @final
     async def close(self) -> None:
@@ -279,6 +276,16 @@ class Client(ABC):
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
         return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+
+    @final
+    async def _ready(self, timeout: float | None) -> bool:
+        """Be ready to say what can be asked for, where a model may be touched at all."""
+        if self._player or player_for(self._log):
+            return False
+        if self.real and not requests_allowed():
+            return False
+        await Patience(timeout or self.policy.timeout, self.model).wait(self._prepare)
+        return True
 
     @final
     def _source(
