@@ -25,7 +25,6 @@ from mindset.llm.events import (
     Started,
     TextPiece,
     Token,
-    ToolCallPiece,
 )
 from mindset.llm.messages import (
     Image,
@@ -37,7 +36,6 @@ from mindset.llm.messages import (
     assistant,
     system,
     tool_result,
-    user,
 )
 from mindset.llm.openai_client import OpenAIClient
 from mindset.llm.policy import Policy
@@ -346,7 +344,7 @@ def test_without_streaming_nothing_is_streamed(log: CallLog) -> None:
         {
             "model": "m-1",
             "choices": [{"message": {"content": "all at once"}, "finish_reason": "length"}],
-            **{"usage": USAGE["usage"]},
+            "usage": USAGE["usage"],
         }
     )
     events, server = ask(log, reply, stream=False)

@@ -243,7 +243,9 @@ PAUSED = st.fixed_dictionaries(
         "max_rounds": st.integers(1, 9),
         "rounds": st.integers(0, 9),
         "parent": st.none() | st.integers(1, 9),
-        "waiting": st.lists(st.fixed_dictionaries({"id": WORDS, "name": WORDS, "arguments": WORDS}), max_size=2),
+        "waiting": st.lists(
+            st.fixed_dictionaries({"id": WORDS, "name": WORDS, "arguments": WORDS}), max_size=2
+        ),
         "results": st.lists(st.fixed_dictionaries({"call_id": WORDS, "content": WORDS}), max_size=2),
     }
 )

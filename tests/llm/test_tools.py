@@ -197,7 +197,7 @@ def test_tools_that_are_not_async_do_not_hold_up_the_others() -> None:
 
 
 def test_names_that_models_of_data_stumble_over() -> None:
-    def odd(schema: str, json: int, copy: bool, model_name: str, self: str, title: str = "t") -> list[Any]:  # noqa: PLW0211
+    def odd(schema: str, json: int, copy: bool, model_name: str, self: str, title: str = "t") -> list[Any]:
         return [schema, json, copy, model_name, self, title]
 
     given = {"schema": "s", "json": 1, "copy": True, "model_name": "m", "self": "me"}

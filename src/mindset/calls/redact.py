@@ -18,7 +18,7 @@ from typing import Any
 from mindset.calls.call import Asked, NewNode, Outcome, Piece, Retry
 from mindset.calls.canonical import Json, canonical
 from mindset.calls.pieces import packed, written
-from mindset.calls.secrets import LONGEST, MARK, SHAPES, TELLING, Secrets, Shape
+from mindset.calls.secrets import BEFORE, LONGEST, MARK, SHAPES, Secrets, Shape
 
 __all__ = ["Redactor", "Stream"]
 
@@ -168,8 +168,8 @@ class _Thread:
         """Remember the last letters in the pieces before `stop`."""
         gone = bisect_left(self.places, stop)
         if gone:
-            end = before.get(self.name, "") + "".join(self.parts[max(0, gone - TELLING) : gone])
-            before[self.name] = end[-TELLING:]
+            end = before.get(self.name, "") + "".join(self.parts[max(0, gone - BEFORE) : gone])
+            before[self.name] = end[-BEFORE:]
 
     def _bounds(self) -> list[tuple[int, int, int]]:
         """For each piece with a part of it: the piece's place, where its part begins, and where it ends."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar, cast, final
 
 from mindset.calls.call import Asked, NewNode, Usage
-from mindset.calls.canonical import Json, canonical
+from mindset.calls.canonical import Json
 from mindset.calls.log import CallLog
 from mindset.errors import UsageError
 from mindset.llm.attempts import Ask, attempts
@@ -28,8 +28,10 @@ from mindset.llm.parents import current_parent
 from mindset.llm.patience import Patience
 from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
+from mindset.llm.prompt_size import PICTURE_TOKENS, bytes_as_tokens, spoken
 from mindset.llm.recorder import Recorder
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
+from mindset.llm.requests_allowed import requests_allowed
 from mindset.llm.results import result_of
 from mindset.llm.single import single
 from mindset.llm.stream import Stream
@@ -183,8 +185,7 @@ class Client(ABC):
         from mindset.llm.shapes import Shape
         from mindset.llm.structured import ask_for
 
-        if not (self._player or player_for(self._log)):
-            await self._prepare()
+        await self._ready(timeout)
 
         async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
             return await self.chat(dialog, timeout=timeout, **options, **more)
@@ -243,10 +244,7 @@ class Client(ABC):
     @final
     async def content_hash(self) -> str | None:
         """Hash of the model's files, where they are ours to read; no call, and so no row of the log."""
-        if self._player or player_for(self._log):
-            return None
-        await self._prepare()
-        return await self._content_hash()
+        return await self._content_hash() if await self._ready(None) else None
 
     @final
     async def close(self) -> None:
@@ -283,6 +281,16 @@ class Client(ABC):
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
         return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+
+    @final
+    async def _ready(self, timeout: float | None) -> bool:
+        """Be ready to say what can be asked for, where a model may be touched at all."""
+        if self._player or player_for(self._log):
+            return False
+        if self.real and not requests_allowed():
+            return False
+        await Patience(timeout or self.policy.timeout, self.model).wait(self._prepare)
+        return True
 
     @final
     def _source(
@@ -342,10 +350,12 @@ class Client(ABC):
 
     async def _prompt_tokens(self, asked: Asked) -> int:
         """How many tokens a prompt has at most; clients that know their template tell it better."""
-        text = canonical([[node.kind, dict(node.content)] for node in asked.nodes] + [dict(asked.options)])
+        text, pictures = spoken(asked)
         if self.capabilities.tokens and not self.remote:
-            return len(await self._encode(text.decode()))
-        return len(text) // 4 + 1
+            tokens = len(await self._encode(text))
+        else:
+            tokens = bytes_as_tokens(text)
+        return tokens + pictures * PICTURE_TOKENS
 
 
 def _dialog(messages: str | Message | Sequence[Message]) -> tuple[Message, ...]:
