@@ -43,7 +43,8 @@ def _named(given: str) -> list[Tool | Callable[..., Any]]:
 
 def _has_name(given: str) -> bool:
     """A drive's letter is no module."""
-    return given.rpartition(":")[2].isidentifier() and len(given.partition(":")[0]) > 1
+    place, colon, name = given.rpartition(":")
+    return bool(colon) and name.isidentifier() and len(place) > 1
 
 
 def _module(place: str) -> ModuleType:

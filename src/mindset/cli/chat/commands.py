@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindset.calls.found import search
 from mindset.cli import spending
 from mindset.cli.chat import slash, why
 from mindset.cli.chat.drawing import HASH_LETTERS, draw, one_line
@@ -111,8 +112,12 @@ class Commands:
                     self._screen.say(f"  {why.quoted(tokens[place].text)}  {line}")
 
     def search(self, argument: str) -> None:
-        rows = ((f.call, f.when, f.model, f.text) for f in self._dialog.search(argument))
-        self._table_or_nothing({"call": "right", "UTC": "left", "model": "left", "said": "left"}, rows)
+        rows = (
+            (found.call, found.began[:16].replace("T", " "), found.model, " ".join(found.excerpt(argument).split()))
+            for found in search(self._dialog.log, argument)
+        )
+        columns = {"call": "right", "UTC": "left", "model": "left", "said": "left"}
+        self._table_or_nothing(columns, rows, "nothing found")
 
     def save(self, argument: str) -> None:
         path = Path(argument).expanduser()
