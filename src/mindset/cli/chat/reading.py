@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
 import click
 
@@ -26,6 +26,7 @@ Complete = Callable[[str], Iterable[str]]
 """The words that may stand at the end of a line, given the line up to there."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Where a person's turns come from."""
 
