@@ -9,7 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from mindset.calls.log import CallLog
+from mindset.llm.events import Event
 from mindset.llm.messages import user
+from mindset.llm.openai_client import OpenAIClient
+from mindset.llm.policy import Policy
 from mindset.llm.request import Request
 
 QUESTION = Request((user("Who?"),))
@@ -92,6 +96,22 @@ async def serving(*replies: Reply) -> AsyncIterator[Loopback]:
     finally:
         listening.close()
         await asyncio.sleep(0.01)
+
+
+def ask(
+    log: CallLog, *replies: Reply, request: Request = QUESTION, **settings: Any
+) -> tuple[list[Event], Loopback]:
+    """The events that a client makes of these replies, and the server that gave them."""
+    settings.setdefault("policy", Policy(backoff=0.001))
+
+    async def scenario() -> tuple[list[Event], Loopback]:
+        async with (
+            serving(*replies) as server,
+            OpenAIClient(f"{server.url}#m", log=log, **settings) as client,
+        ):
+            return [event async for event in client.complete(request, timeout=10)], server
+
+    return asyncio.run(scenario())
 
 
 async def _read(reader: asyncio.StreamReader) -> Got | None:

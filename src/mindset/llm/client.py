@@ -63,7 +63,7 @@ class Client(ABC):
         """`model` as MODEL gives it; `log` None: the user's own; `budget` holds for this client alone."""
         self.model = model
         self.policy = policy or Policy()
-        self._given_log, self._budget = log, budget
+        self._opened_log, self._budget = log, budget
         self._player: Player | None = None
         self._secrets: set[str] = set()
         """Keys, which stay out of the log even where somebody says them; for subclasses to fill when they are made."""
@@ -259,10 +259,11 @@ class Client(ABC):
     # -------------------------------------------------------------------------------------------------- what is inside
     @final
     def _log(self) -> CallLog:
-        log = CallLog.open() if self._given_log is None else self._given_log
+        if self._opened_log is None:
+            self._opened_log = CallLog.open()
         for secret in self._secrets:
-            log.redactor.know(secret)
-        return log
+            self._opened_log.redactor.know(secret)
+        return self._opened_log
 
     @final
     def _asked(
