@@ -33,8 +33,10 @@ from mindset.llm.recorder import Recorder
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
 from mindset.llm.requests_allowed import requests_allowed
 from mindset.llm.results import result_of
+from mindset.llm.shapes import Shape
 from mindset.llm.single import single
 from mindset.llm.stream import Stream
+from mindset.llm.structured import ask_for
 from mindset.llm.tariffs import tariff_of
 
 __all__ = ["Client"]
@@ -177,16 +179,13 @@ class Client(ABC):
 
         An answer that does not fit is asked for once more. `timeout` holds for each of the two calls.
         """
-        from mindset.llm.shapes import Shape
-        from mindset.llm.structured import ask_for
-
-        await self._ready(timeout)
+        shape, dialog = Shape.of(wanted), _dialog(messages)
+        can = await self._can_schema(shape, dialog, timeout, options)
 
         async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
             return await self.chat(dialog, timeout=timeout, **options, **more)
 
-        shape, can = Shape.of(wanted), self.capabilities.schema
-        return await ask_for(shape, chat, _dialog(messages), can=can, parent=parent)
+        return await ask_for(shape, chat, dialog, can=can, parent=parent)
 
     @final
     async def embed(
@@ -277,6 +276,18 @@ class Client(ABC):
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
         return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+
+    @final
+    async def _can_schema(
+        self, shape: Shape, dialog: tuple[Message, ...], timeout: float | None, options: Mapping[str, Any]
+    ) -> bool:
+        """Whether the model can be held to a schema; in a replay, whether it was."""
+        player = self._player or player_for(self._log)
+        if player is None:
+            await self._ready(timeout)
+            return self.capabilities.schema
+        held = Request(dialog, options=_options({**options, "schema": dict(shape.schema)}))
+        return await player.knows(self._asked("complete", held.nodes(), held.given(), None))
 
     @final
     async def _ready(self, timeout: float | None) -> bool:
