@@ -610,3 +610,31 @@ def unused_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+def test_answers_left_in_every_way_leave_no_connection(log: CallLog, go: Go) -> None:
+    endless = stream(*[part for _ in range(400) for part in (sse(delta(content="on and ")), 0.01)])
+
+    async def scenario() -> None:
+        async with serving(endless) as server, OpenAIClient(f"{server.url}#m", log=log) as client:
+            async for event in client.complete(QUESTION):
+                if isinstance(event, TextPiece):
+                    break
+            tasks = [asyncio.create_task(client.chat(str(number))) for number in range(8)]
+            for step, task in enumerate(tasks):
+                await asyncio.sleep(step * 0.004)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with pytest.raises(CallError, match="no full answer within"):
+                await client.chat("late", timeout=0.2)
+            for _ in range(200):
+                if server.left == server.connections:
+                    break
+                await asyncio.sleep(0.01)
+            assert server.left == server.connections
+
+    go(scenario())
+    with log.engine.connect() as connection:
+        rows = dict(connection.exec_driver_sql("SELECT status, count(*) FROM calls GROUP BY status").all())
+    assert rows.pop("failed") == 1
+    assert set(rows) == {"cancelled"}

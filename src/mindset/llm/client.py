@@ -30,7 +30,7 @@ from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
 from mindset.llm.prompt_size import PICTURE_TOKENS, bytes_as_tokens, spoken
 from mindset.llm.recorder import Recorder
-from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
+from mindset.llm.request import ForwardRequest, Request, ToolSpec, options_from
 from mindset.llm.requests_allowed import requests_allowed
 from mindset.llm.results import result_of
 from mindset.llm.shapes import Shape
@@ -90,11 +90,6 @@ class Client(ABC):
     def endpoint(self) -> str:
         """Who shares the limits of a policy: clients of one endpoint."""
         return self.model
-
-    @property
-    def free(self) -> bool:
-        """Whether answers cost no money."""
-        return not self.remote
 
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Get ready before a call: load, connect, ask for capabilities. Must be quick where it is done already."""
@@ -161,7 +156,7 @@ class Client(ABC):
     ) -> Answer:
         """The whole answer to a dialog; text alone is what a user says. `options` are the fields of `Options`."""
         request = Request(
-            _dialog(messages), options=_options(options), tools=tuple(tools), tool_choice=tool_choice
+            _dialog(messages), options=options_from(options), tools=tuple(tools), tool_choice=tool_choice
         )
         return await self.complete(request, timeout=timeout, parent=parent).answer()
 
@@ -286,7 +281,7 @@ class Client(ABC):
         if player is None:
             await self._ready(timeout)
             return self.capabilities.schema
-        held = Request(dialog, options=_options({**options, "schema": dict(shape.schema)}))
+        held = Request(dialog, options=options_from({**options, "schema": dict(shape.schema)}))
         return await player.knows(self._asked("complete", held.nodes(), held.given(), None))
 
     @final
@@ -317,7 +312,7 @@ class Client(ABC):
             self.endpoint,
             self.policy,
             budgets,
-            tariff_of(self.model, free=self.free),
+            tariff_of(self.model, self.endpoint, self.remote),
             self.real,
             self.remote,
             self._prepare,
@@ -369,15 +364,6 @@ def _dialog(messages: str | Message | Sequence[Message]) -> tuple[Message, ...]:
     if isinstance(messages, str):
         return (user(messages),)
     return (messages,) if isinstance(messages, Message) else tuple(messages)
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    known = Options.__dataclass_fields__
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise UsageError(f"there is no option {', '.join(unknown)}; there are {', '.join(known)}")
-    stop = given.get("stop", ())
-    return Options(**{**given, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 FINAL = frozenset(name for name, value in vars(Client).items() if getattr(value, "__final__", False))
