@@ -52,7 +52,7 @@ CREATE TABLE calls (
   seconds {real}, first_token {real}, local_seconds {real},
   prompt_tokens {int}, completion_tokens {int}, cached_tokens {int}, reasoning_tokens {int},
   cost {real}, price TEXT, finish_reason TEXT, error TEXT, retries TEXT, answered_by TEXT, content_hash TEXT,
-  replayed_from {int}, result TEXT
+  replayed_from {int}, endpoint TEXT, result TEXT
 );
 
 CREATE INDEX calls_key ON calls (run, key);
@@ -101,7 +101,7 @@ CALLS = _table(
     "calls", "id", "run", "process", "parent", "began", "status", "verb", "model", "client", "key", "asked",
     "answered", "options", "seconds", "first_token", "local_seconds", "prompt_tokens", "completion_tokens",
     "cached_tokens", "reasoning_tokens", "cost", "price", "finish_reason", "error", "retries", "answered_by",
-    "content_hash", "replayed_from", "result",
+    "content_hash", "replayed_from", "endpoint", "result",
 )  # fmt: skip
 PIECES = _table("pieces", "call", "number", "events")
 TEXTS = _table("texts", "id", "prompt", "answer")
