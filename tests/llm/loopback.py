@@ -47,6 +47,7 @@ class Loopback:
     url: str
     got: list[Got] = field(default_factory=list)
     connections: int = 0
+    closed: int = 0
     left: int = 0
     """Connections that the client closed while it was being answered."""
 
@@ -87,6 +88,7 @@ async def serving(*replies: Reply) -> AsyncIterator[Loopback]:
         except (ConnectionError, asyncio.IncompleteReadError):
             server.left += 1
         finally:
+            server.closed += 1
             writer.close()
 
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)

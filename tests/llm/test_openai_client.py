@@ -628,10 +628,10 @@ def test_answers_left_in_every_way_leave_no_connection(log: CallLog, go: Go) -> 
             with pytest.raises(CallError, match="no full answer within"):
                 await client.chat("late", timeout=0.2)
             for _ in range(200):
-                if server.left == server.connections:
+                if server.closed == server.connections:
                     break
                 await asyncio.sleep(0.01)
-            assert server.left == server.connections
+            assert server.closed == server.connections
 
     go(scenario())
     with log.engine.connect() as connection:
