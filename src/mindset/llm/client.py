@@ -270,7 +270,8 @@ class Client(ABC):
     def _begin(self, asked: Asked, timeout: float | None) -> tuple[Patience, Recorder]:
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
-        return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+        endpoint = self.endpoint if self.remote and self.endpoint != self.model else None
+        return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked, endpoint)
 
     @final
     async def _can_schema(
