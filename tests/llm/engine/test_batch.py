@@ -171,7 +171,10 @@ def test_facts_answer_in_a_batch_as_alone() -> None:
     model = with_marks()
     heard: list[int] = []
     banks(model)[1].listener = lambda answer: heard.append(len(answer.tokens))
-    asked = [Asked.of(ids, max_tokens=12, seed=n) for n, ids in enumerate([[1, 3, 7, 9], [3], [5, 7], [4, 4, 7, 5, 5]])]
+    asked = [
+        Asked.of(ids, max_tokens=12, seed=n)
+        for n, ids in enumerate([[1, 3, 7, 9], [3], [5, 7], [4, 4, 7, 5, 5]])
+    ]
     batch = batch_of(model)
     for one in asked:
         one.add(batch)
