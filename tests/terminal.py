@@ -23,7 +23,9 @@ WAIT = 60.0
 
 
 class Terminal:
-    def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None, columns: int = 80) -> None:
+    def __init__(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, columns: int = 80
+    ) -> None:
         self.ours, theirs = pty.openpty()
         size = {"COLUMNS": str(columns), "LINES": "40"}
         self.process = subprocess.Popen(

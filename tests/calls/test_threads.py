@@ -23,7 +23,7 @@ def test_a_conversation_begins_with_its_main_branch(log: CallLog) -> None:
 
 def test_what_is_not_there_is_told(log: CallLog) -> None:
     threads = Threads(log.engine)
-    for ask in (lambda: threads.latest(), lambda: threads.latest(7), lambda: threads.branch(7)):
+    for ask in (threads.latest, lambda: threads.latest(7), lambda: threads.branch(7)):
         with pytest.raises(MissingError, match="there is no"):
             ask()
     assert threads.recent() == []

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +57,9 @@ def test_options_reach_the_model(tmp_path: Path) -> None:
     schema.write_text('{"type": "object"}')
     pairs = ["max_tokens", "2"], ["temperature", "0.5"], ["stop", "x"], ["stop", "y"], ["extra.n", "[1]"]
     flags = [flag for pair in pairs for flag in ("-o", *pair)]
-    result = prompt("Who?", "-m", script(tmp_path, "one two three"), "--schema", schema, "--no-stream", *flags)
+    result = prompt(
+        "Who?", "-m", script(tmp_path, "one two three"), "--schema", schema, "--no-stream", *flags
+    )
     assert result.stdout == "one two\n"
     log = CallLog.open()
     assert log.call(1).asked.options == {
@@ -150,6 +151,6 @@ def test_who_is_interrupted_keeps_what_had_come(tmp_path: Path) -> None:
 
 def test_a_reader_that_has_heard_enough_is_no_error(tmp_path: Path) -> None:
     model = script(tmp_path, {"text": "line\n" * 2000})
-    command = f"{sys.executable} -m mindset prompt hi -m {model} | head -n 1"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, timeout=100)
+    command = ["sh", "-c", '"$0" -m mindset prompt hi -m "$1" | head -n 1', sys.executable, model]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (result.stdout, result.stderr) == ("line\n", "")

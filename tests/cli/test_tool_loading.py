@@ -42,7 +42,9 @@ def test_a_file_offers_what_it_defines(file: Path) -> None:
 
 def test_an_installed_module_does_too() -> None:
     assert set(load_tools(["mindset.cli.spending:seconds"])) == {"seconds"}
-    assert {"money", "seconds"} <= set(load_tools(["mindset.cli.spending:seconds", "mindset.cli.spending:money"]))
+    assert {"money", "seconds"} <= set(
+        load_tools(["mindset.cli.spending:seconds", "mindset.cli.spending:money"])
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +56,9 @@ def paths(log: CallLog, dialog: Dialog) -> dict[str, Path_]:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["say", "stop", "fail", "back", "retry", "fork", "switch", "hash"]), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["say", "stop", "fail", "back", "retry", "fork", "switch", "hash"]), st.integers(0, 3)
+    ),
     max_size=25,
 )
 
@@ -107,6 +108,10 @@ async def one_step(log: CallLog, dialog: Dialog, here: Path_, step: str, number:
         return (*here, (question, " ".join(words))) if number else here
     if step in ("back", "retry"):
         return await gone_back(dialog, here, step, number)
+    return elsewhere(log, dialog, here, step, number)
+
+
+def elsewhere(log: CallLog, dialog: Dialog, here: Path_, step: str, number: int) -> Path_:
     if dialog.branch is None:
         with pytest.raises((UsageError, MissingError)):
             dialog.fork() if step == "fork" else dialog.switch("main")
@@ -205,8 +210,12 @@ def test_a_conversation_goes_on_in_another_process(log: CallLog, go: Go) -> None
     again = Dialog(log, client, branch=Threads(log.engine).latest())
     assert again.system == "Be brief."
     go(heard(again.say("c")))
-    assert [message.role for message in client.requests[-1].messages] == ["system", *["user", "assistant"] * 2, "user"]
-    assert [name for name in paths(log, again)] == ["main"]
+    assert [message.role for message in client.requests[-1].messages] == [
+        "system",
+        *["user", "assistant"] * 2,
+        "user",
+    ]
+    assert list(paths(log, again)) == ["main"]
 
 
 def test_two_who_go_on_at_once_end_on_two_branches(log: CallLog, go: Go) -> None:
@@ -299,7 +308,9 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-ASKS = Line("I shall see.", tool_calls=(ToolCall("1", "add", '{"a": 1, "b": 2}'), ToolCall("2", "gone", "{}")))
+ASKS = Line(
+    "I shall see.", tool_calls=(ToolCall("1", "add", '{"a": 1, "b": 2}'), ToolCall("2", "gone", "{}"))
+)
 
 
 def results(dialog: Dialog) -> list[tuple[str, bool]]:

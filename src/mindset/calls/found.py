@@ -31,7 +31,9 @@ class Found:
 
     def excerpt(self, query: str) -> str:
         """The place where the first of the words stands."""
-        words = [word for terms in parse_query(query) for term in terms if not term.without for word in term.words]
+        words = [
+            word for terms in parse_query(query) for term in terms if not term.without for word in term.words
+        ]
         for text in (self.prompt, self.answer):
             match = re.search("|".join(rf"\b{re.escape(word)}" for word in words), text, re.IGNORECASE)
             if match is not None:

@@ -118,9 +118,7 @@ class Threads:
             return _get(connection, branch.id)
 
 
-def _fork(
-    connection: sa.Connection, branch: Branch, tip: str | None, name: str | None, model: str
-) -> Branch:
+def _fork(connection: sa.Connection, branch: Branch, tip: str | None, name: str | None, model: str) -> Branch:
     _alone(connection, branch.conversation)
     others = _of(connection, branch.conversation)
     if name is None:
@@ -153,9 +151,7 @@ def _insert(
     )
     number = connection.execute(sa.text(sql), values).scalar_one()
     if conversation is None:
-        connection.execute(
-            sa.text("UPDATE threads SET conversation = id WHERE id = :id"), {"id": number}
-        )
+        connection.execute(sa.text("UPDATE threads SET conversation = id WHERE id = :id"), {"id": number})
     return _get(connection, number)
 
 

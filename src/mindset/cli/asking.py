@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any
 
@@ -18,7 +18,7 @@ from mindset.calls.canonical import Json
 from mindset.errors import UsageError
 from mindset.llm.request import Options
 
-__all__ = ["Asking", "asking_options", "options_of"]
+__all__ = ["Asking", "asking_options", "changed", "options_of"]
 
 _NUMBERS: dict[str, type] = {"max_tokens": int, "top_k": int, "seed": int, "logprobs": int, "reads": int} | {
     "temperature": float,
@@ -54,7 +54,12 @@ _OPTIONS = (
         help="temperature, top_p, top_k, max_tokens, seed, stop, logprobs, regex, reads, extra.NAME.",
     ),
     click.option(
-        "-T", "--tool", "tools", multiple=True, metavar="TOOL", help="Functions that the model may call: FILE.py, FILE.py:NAME, MODULE:NAME."
+        "-T",
+        "--tool",
+        "tools",
+        multiple=True,
+        metavar="TOOL",
+        help="Functions that the model may call: FILE.py, FILE.py:NAME, MODULE:NAME.",
     ),
     click.option("--no-stream", is_flag=True, help="Print an answer when it is complete."),
 )
@@ -62,6 +67,7 @@ _OPTIONS = (
 
 def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`-m -s -o -T --no-stream`; the command receives them as one `asking`."""
+
     @wraps(command)
     def with_asking(
         *args: Any,
@@ -92,12 +98,26 @@ def options_of(pairs: Iterable[tuple[str, str]]) -> Options:
         if key.startswith(EXTRA):
             extra[key.removeprefix(EXTRA)] = _json(value)
         elif name not in known:
-            raise UsageError(f"there is no option {key}; there are {', '.join(sorted(known))} and {EXTRA}NAME")
+            raise UsageError(
+                f"there is no option {key}; there are {', '.join(sorted(known))} and {EXTRA}NAME"
+            )
         elif name == "stop":
             stops.append(value)
         else:
             given[name] = _number(name, value) if name in _NUMBERS else value
     return Options(**given, stop=tuple(stops), extra=extra)
+
+
+def changed(options: Options, key: str, value: str | None) -> Options:
+    """The options with one of them other than before, or (None) as if it had not been given."""
+    name = key.partition(".")[0].replace("-", "_")
+    given = Options() if value is None else options_of([(key, value)])
+    if value is None:
+        options_of([(key, "1")])  # refuses what there is not
+    if key.startswith(EXTRA):
+        rest = {one: told for one, told in options.extra.items() if one != key.removeprefix(EXTRA)}
+        return replace(options, extra={**rest, **given.extra})
+    return replace(options, **{name: getattr(given, name)})
 
 
 def _number(name: str, value: str) -> float:

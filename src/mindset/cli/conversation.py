@@ -15,7 +15,7 @@ import click
 from mindset.calls.log import CallLog
 from mindset.calls.threads import Branch, Threads
 from mindset.cli import progress, settings
-from mindset.cli.asking import Asking
+from mindset.cli.asking import Asking, changed
 from mindset.cli.edge import Edge
 from mindset.cli.tool_loading import load_tools
 from mindset.llm.client import Client
@@ -32,9 +32,13 @@ ALTERNATIVES, READS = 3, 5
 class Conversation:
     """One dialog, and whom it is held with."""
 
-    def __init__(self, log: CallLog, edge: Edge, asking: Asking, *, insight: bool, ask_first: bool, silent: bool) -> None:
-        """`insight`: ask models that are computed here how sure they are; `ask_first`: whether a person is asked before
-        a tool runs; `silent`: no progress on stderr."""
+    def __init__(
+        self, log: CallLog, edge: Edge, asking: Asking, *, insight: bool, ask_first: bool, silent: bool
+    ) -> None:
+        """`insight`: ask models that are computed here how sure they are.
+
+        `ask_first`: whether a person is asked before a tool runs; `silent`: no progress on stderr.
+        """
         self.log = log
         self._edge, self._asking, self._insight, self._silent = edge, asking, insight, silent
         self._tools = load_tools(asking.tools)
@@ -57,6 +61,11 @@ class Conversation:
         """Let another model answer from now on."""
         client = self._open(model)
         self.dialog.client, self.dialog.options = client, self._options(client)
+
+    def set_option(self, key: str, value: str | None) -> None:
+        """Ask in another way from now on; None takes an option back."""
+        self._asking = replace(self._asking, options=changed(self._asking.options, key, value))
+        self.dialog.options = self._options(self.dialog.client)
 
     def close(self) -> None:
         """Give back what the clients hold."""

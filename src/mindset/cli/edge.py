@@ -3,8 +3,8 @@
     with Edge() as edge:
         edge.run(work())        # Ctrl-C cancels it, and once it has cleaned up raises KeyboardInterrupt here
 
-Does not know what runs. Invariant: work that is stopped gets the time to clean up; who is in a hurry presses Ctrl-C again
-after a moment.
+Does not know what runs. Invariant: work that is stopped gets the time to clean up; who is in a hurry presses Ctrl-C
+again after a moment.
 """
 
 from __future__ import annotations

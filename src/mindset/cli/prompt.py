@@ -78,7 +78,7 @@ def prompt(
         except KeyboardInterrupt:
             stopped = True
         if turn.answer is not None and as_json:
-            spent = total([spent_on(log, held.dialog.client, call) for call in turn.calls])
+            spent = total([spent_on(log, call) for call in turn.calls])
             render.print_json(document(held.dialog, spent))
         if stopped:
             kept = f"; what had come is kept as call {turn.answer.call_id}" if turn.answer else ""

@@ -28,7 +28,9 @@ def default_model() -> str:
     """MODEL where none is given."""
     model = _read().get("model", DEFAULT_MODEL)
     if not isinstance(model, str) or not model.strip():
-        raise FormatError(f'{config_file()}: model is a text such as model = "{DEFAULT_MODEL}", not {model!r}')
+        raise FormatError(
+            f'{config_file()}: model is a text such as model = "{DEFAULT_MODEL}", not {model!r}'
+        )
     return model
 
 

@@ -1,4 +1,4 @@
-"""What answers cost: tokens, seconds, money; of one, and of all in a session. Knows the log's rows, not who reads them."""
+"""What answers cost: tokens, seconds, money; of one, and of all in a session. Reads the log's rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from mindset.calls.call import Usage
 from mindset.calls.log import CallLog
-from mindset.llm.client import Client
-from mindset.llm.tariffs import tariff_of
 
 __all__ = ["Spent", "by_model", "money", "seconds", "spent_on", "told", "total"]
 
@@ -23,18 +21,14 @@ class Spent:
     seconds: float = 0.0
     first_token: float | None = None
     money: float | None = None
-    """US dollars; None where nobody knows the price."""
-    free: bool = False
-    """Whether it costs no money."""
+    """US dollars; 0 where it was computed here, None where nobody knows the price."""
 
 
-def spent_on(log: CallLog, client: Client, call: int) -> Spent:
+def spent_on(log: CallLog, call: int) -> Spent:
     """The cost of a call that is over."""
-    outcome = log.call(call).outcome
-    dollars = tariff_of(client.model, free=client.free)(outcome.usage)
-    return Spent(
-        client.model, 1, outcome.usage, outcome.seconds, outcome.first_token, dollars, client.free
-    )
+    row = log.call(call)
+    outcome = row.outcome
+    return Spent(row.asked.model, 1, outcome.usage, outcome.seconds, outcome.first_token, row.cost)
 
 
 def told(spent: Spent) -> str:
@@ -48,7 +42,7 @@ def told(spent: Spent) -> str:
         parts.append(f"first after {seconds(spent.first_token)}")
     if read:
         parts.append(f"{read} read" + (f", {cached} of them known" if cached else ""))
-    if not spent.free and spent.money is not None:
+    if spent.money:
         parts.append(money(spent.money))
     return " · ".join(parts)
 
@@ -72,8 +66,10 @@ def total(spent: Sequence[Spent]) -> Spent:
 def money(dollars: float | None) -> str:
     """An amount as people read it."""
     if dollars is None:
-        return "price unknown"
-    return f"${dollars:.2f}" if dollars >= 1 or dollars == 0 else f"${dollars:.4f}"
+        return "unknown"
+    if dollars == 0:
+        return "-"
+    return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.4f}"
 
 
 def seconds(count: float) -> str:
@@ -92,4 +88,6 @@ def _sum(one: Spent, other: Spent) -> Spent:
         a.reasoning_tokens + b.reasoning_tokens,
     )
     known = None if one.money is None or other.money is None else one.money + other.money
-    return Spent(one.model, one.calls + other.calls, usage, one.seconds + other.seconds, one.first_token, known, one.free)
+    return Spent(
+        one.model, one.calls + other.calls, usage, one.seconds + other.seconds, one.first_token, known
+    )

@@ -1,7 +1,7 @@
 """Functions named on the command line, as tools: `FILE.py`, `FILE.py:NAME`, `MODULE` or `MODULE:NAME`.
 
-Without a NAME, what a file defines and does not begin with an underscore. Loading runs the file, as importing does. Does
-not know models.
+Without a NAME, what a file defines and does not begin with an underscore. Loading runs the file, as importing does.
+Does not know models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A dialog that can be gone back in, forked, and continued tomorrow: a place in the dialog tree, and a client to talk to.
+"""A dialog that can be gone back in, forked, and continued tomorrow: a place in the dialog tree, and a client.
 
     dialog = Dialog(log, client)
     async with dialog.say("Who wrote Dracula?") as turn:
@@ -155,7 +155,9 @@ class Dialog:
         rest = self._path[len(head.nodes) if head else 0 :]
         nodes = [NewNode(node.kind, node.content or {}) for node in rest if node.content is not None]
         if len(nodes) < len(rest):
-            raise UsageError("a part of this dialog was deleted, so that it cannot be told under other instructions")
+            raise UsageError(
+                "a part of this dialog was deleted, so that it cannot be told under other instructions"
+            )
         self._path = []
         self._path = self._placed([*(to_nodes([system(text)]) if text else ()), *nodes])
         if self.branch is not None and rest:

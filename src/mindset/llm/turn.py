@@ -155,7 +155,9 @@ class Turn:
         while True:
             sent, self.left_out = fitting(messages, free)
             request = Request(sent, options=dialog.options, tools=dialog.tools.specs)
-            stream = self._stream = dialog.client.complete(request, parent=self.calls[-1] if self.calls else None)
+            stream = self._stream = dialog.client.complete(
+                request, parent=self.calls[-1] if self.calls else None
+            )
             try:
                 async for event in stream:
                     yield event

@@ -209,7 +209,12 @@ def test_a_dumb_terminal_gets_no_escapes(tmp_path: Path) -> None:
 def test_for_a_program_every_answer_is_a_line_of_json(tmp_path: Path) -> None:
     result = piped("one\n/tree\n/nope\n", "-m", script(tmp_path, "First."), "--json")
     answer, tree, wrong = map(json.loads, result.stdout.splitlines())
-    assert (answer["text"], answer["call"], answer["conversation"], answer["branch"]) == ("First.", 1, 1, "main")
+    assert (answer["text"], answer["call"], answer["conversation"], answer["branch"]) == (
+        "First.",
+        1,
+        1,
+        "main",
+    )
     assert answer["usage"]["completion_tokens"] == 1
     assert answer["node"].startswith(tree["rows"][0]["hash"])
     assert "there is no /nope" in wrong["error"]

@@ -12,12 +12,16 @@ def line(*said: str) -> list[Node]:
     messages = [message for text in said for message in (user(text), assistant(text.upper()))]
     for node in to_nodes(messages):
         above = path[-1].hash if path else ""
-        path.append(Node(above + node.content["parts"][0]["text"], node.kind, dict(node.content), above or None, ""))
+        path.append(
+            Node(above + node.content["parts"][0]["text"], node.kind, dict(node.content), above or None, "")
+        )
     return path
 
 
 def test_branches_share_their_beginning() -> None:
-    forks = grow((name, exchanges(path)) for name, path in [("main", line("a", "b", "c")), ("2", line("a", "x"))])
+    forks = grow(
+        (name, exchanges(path)) for name, path in [("main", line("a", "b", "c")), ("2", line("a", "x"))]
+    )
     rows = draw(forks, "aAxX", 60)
     assert [row.text for row in rows] == ["a", "├─ b", "│  c", "└─ x"]
     assert [row.answer for row in rows] == ["A", "B", "C", "X"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,24 @@ from mindset.cli.chat.paint import BOLD, CODE, Paint
 SLOWLY = settings(deadline=None, max_examples=50)
 MARKED = st.lists(
     st.sampled_from(
-        ["word", "longer-words", " ", "\n", "**", "*", "`", "```", "~~~", "#", "- ", "1. ", "中文", "\t", "é", "x" * 50]
+        [
+            "word",
+            "longer-words",
+            " ",
+            "\n",
+            "**",
+            "*",
+            "`",
+            "```",
+            "~~~",
+            "#",
+            "- ",
+            "1. ",
+            "中文",
+            "\t",
+            "é",
+            "x" * 50,
+        ]
     ),
     max_size=60,
 ).map("".join)
@@ -25,7 +44,7 @@ def painted(text: str, width: int = 40, *, colour: bool = True) -> str:
 @given(MARKED, st.lists(st.integers(0, 200)), st.sampled_from([0, 20, 40]))
 def test_how_an_answer_was_cut_makes_no_difference(text: str, cuts: list[int], width: int) -> None:
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(places)]
     paint = Paint(width)
     assert "".join(map(paint.feed, pieces)) + paint.end() == painted(text, width)
 
@@ -38,7 +57,10 @@ def test_without_colours_and_breaks_it_is_the_answer(text: str) -> None:
 
 
 @SLOWLY
-@given(st.lists(st.text("abcdefghé", min_size=1, max_size=12) | st.text("中文"), max_size=40).map(" ".join), st.integers(21, 60))
+@given(
+    st.lists(st.text("abcdefghé", min_size=1, max_size=12) | st.text("中文"), max_size=40).map(" ".join),
+    st.integers(21, 60),
+)
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(text: str, width: int) -> None:
     from rich.cells import cell_len
 

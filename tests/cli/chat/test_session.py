@@ -72,7 +72,9 @@ def talk(log: CallLog, *lines: str) -> tuple[Session, Typed]:
     return session, person
 
 
-def test_why_tells_what_could_have_come_and_who_spoke(log: CallLog, capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_tells_what_could_have_come_and_who_spoke(
+    log: CallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
     session, _ = talk(log, "/why", "sure?", "/why", "/why yes", "/why 3")
     printed = capsys.readouterr().out
     assert "Error: the last answer came without probabilities" in printed
@@ -117,7 +119,17 @@ def test_help_lists_every_command(log: CallLog, capsys: pytest.CaptureFixture[st
 
 
 def test_instructions_and_usage(log: CallLog, capsys: pytest.CaptureFixture[str]) -> None:
-    talk(log, "/system", "/system Be brief.", "hello", "/system none", "/usage", "/model", "/tools", "/branches")
+    talk(
+        log,
+        "/system",
+        "/system Be brief.",
+        "hello",
+        "/system none",
+        "/usage",
+        "/model",
+        "/tools",
+        "/branches",
+    )
     printed = capsys.readouterr().out
     assert "no instructions\nBe brief.\n" in printed
     assert "script" in printed
@@ -130,3 +142,30 @@ def test_exit_leaves(log: CallLog) -> None:
     assert session.dialog.branch is None
 
 
+def test_options_are_set_and_taken_back(log: CallLog, capsys: pytest.CaptureFixture[str]) -> None:
+    session, _ = talk(
+        log,
+        "/option",
+        "/option temperature 0.8",
+        "/option stop x",
+        "/option extra.n 1",
+        "/option extra.n none",
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "[script; /help lists the commands, Ctrl-D leaves]",
+        "no options",
+        "temperature 0.8",
+        "temperature 0.8, stop ['x']",
+        "temperature 0.8, stop ['x'], extra {'n': 1}",
+        "temperature 0.8, stop ['x']",
+    ]
+    session, _ = talk(
+        log, "/option heat 1", "/option heat none", "/option temperature", "/option temperature -1"
+    )
+    assert session.failed == 4
+
+
+def test_the_same_answer_again_is_told(log: CallLog, capsys: pytest.CaptureFixture[str]) -> None:
+    session, _ = talk(log, "well?", "/retry")
+    assert "the same answer as before" in capsys.readouterr().out
+    assert [branch.name for branch in session.dialog.branches()] == ["main"]

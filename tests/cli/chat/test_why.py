@@ -10,7 +10,12 @@ from mindset.llm.events import Alternative, Read, Token
 
 TOKENS = (
     Token("The", math.log(0.9), 1),
-    Token(" capital", math.log(0.2), 2, (Alternative(" city", math.log(0.5), 7), Alternative(" capital", math.log(0.2), 2))),
+    Token(
+        " capital",
+        math.log(0.2),
+        2,
+        (Alternative(" city", math.log(0.5), 7), Alternative(" capital", math.log(0.2), 2)),
+    ),
     Token(" is", math.log(0.99), 3),
     Token(" Par", math.log(0.6), 4, reads=(Read(3, 17, 1.25), Read(4, 9, 0.5, "tour"))),
     Token("is\n", math.log(0.004), 5),

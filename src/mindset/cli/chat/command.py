@@ -32,15 +32,19 @@ def chat(*, asking: asking.Asking, go_on: bool, cid: int | None, as_json: bool) 
     from mindset import places
     from mindset.calls.log import CallLog
     from mindset.calls.run import run
-    from mindset.cli.conversation import conversation
     from mindset.cli.chat.reading import reader
     from mindset.cli.chat.screen import JsonScreen, Screen, is_plain
     from mindset.cli.chat.session import Session
+    from mindset.cli.conversation import conversation
     from mindset.cli.edge import Edge
 
     log = CallLog.open()
     plain = as_json or is_plain()
-    keys = reader(places.home() / HISTORY_FILE, lambda line: session.complete(line), plain=plain)
+    keys = reader(
+        places.home() / HISTORY_FILE,
+        lambda line: session.complete(line),  # noqa: PLW0108 - there is none yet
+        plain=plain,
+    )
     with (
         run("chat"),
         Edge() as edge,

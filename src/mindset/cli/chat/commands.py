@@ -5,7 +5,7 @@ Knows dialogs; how commands are written is told in `slash`. Invariant: a method 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from mindset.cli import spending
 from mindset.cli.chat import slash, why
 from mindset.cli.chat.drawing import HASH_LETTERS, draw, one_line
 from mindset.cli.chat.saving import write
+from mindset.cli.spending import Spent
 from mindset.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Commands"]
 
 NONE = "none"
-"""What takes the instructions away."""
+"""What takes instructions, or an option, away."""
 
 
 class Commands:
@@ -39,20 +40,22 @@ class Commands:
         self._session.draft = self._dialog.back(_number(argument))
 
     def retry(self, _: str) -> None:
+        before = self._dialog.tip
         self._session.ask(self._dialog.retry())
+        if self._dialog.tip == before and self._dialog.waiting is None:
+            self._screen.note("[the same answer as before; /option temperature 0.8 lets it vary]")
 
     def fork(self, argument: str) -> None:
         branch = self._dialog.fork(argument or None)
         self._screen.note(f"[on the new branch {branch.name}]")
 
     def branches(self, _: str) -> None:
-        here = self._dialog.branch
+        here = self._dialog.branch.id if self._dialog.branch is not None else None
         rows = (
-            ("*" if here is not None and branch.id == here.id else "", branch.name, (branch.tip or "")[:HASH_LETTERS])
-            + (branch.model, branch.moved[:19].replace("T", " "))
-            for branch in self._dialog.branches()
+            ("*" if b.id == here else "", b.name, (b.tip or "")[:HASH_LETTERS], b.model, _moment(b.moved))
+            for b in self._dialog.branches()
         )
-        self._table_or_nothing({" ": "left", "branch": "left", "hash": "left", "model": "left", "UTC": "left"}, rows)
+        self._table_or_nothing(("", "branch", "hash", "model", "UTC"), rows)
 
     def switch(self, argument: str) -> None:
         branch = self._dialog.switch(argument)
@@ -61,14 +64,23 @@ class Commands:
         self._screen.note(f"[on branch {branch.name}{last}]")
 
     def tree(self, _: str) -> None:
-        rows = draw(self._dialog.tree(), self._dialog.tip, self._screen.width - 30)
-        columns = {" ": "left", "question": "left", "answer": "left", "hash": "left", "branch": "left"}
-        self._table_or_nothing(columns, (("*" if r.here else "", r.text, r.answer, r.hash, r.names) for r in rows))
+        drawn = draw(self._dialog.tree(), self._dialog.tip, self._screen.width - 30)
+        rows = (("*" if row.here else "", row.text, row.answer, row.hash, row.names) for row in drawn)
+        self._table_or_nothing(("", "question", "answer", "hash", "branch"), rows)
 
     def model(self, argument: str) -> None:
         if argument:
             self._session.held.use(argument)
         self._screen.say(self._dialog.client.model)
+
+    def option(self, argument: str) -> None:
+        key, _, value = argument.partition(" ")
+        if key and not value:
+            raise UsageError(f"write /option {key} VALUE, or /option {key} {NONE}")
+        if key:
+            self._session.held.set_option(key, None if value.strip() == NONE else value.strip())
+        given = self._dialog.options.given()
+        self._screen.say(", ".join(f"{name} {told}" for name, told in given.items()) or "no options")
 
     def system(self, argument: str) -> None:
         if argument:
@@ -76,23 +88,14 @@ class Commands:
         self._screen.say(self._dialog.system or "no instructions")
 
     def tools(self, _: str) -> None:
-        trusted = self._dialog.trusted
-        rows = (
-            (name, one_line(tool.spec.description, 60), "" if trusted is None or name in trusted else "asks first")
-            for name, tool in self._dialog.tools.items()
-        )
-        self._table_or_nothing(
-            {"tool": "left", "what it does": "left", " ": "left"}, rows, "no tools; mindset chat -T gives some"
-        )
+        trusted, tools = self._dialog.trusted, self._dialog.tools
+        asks = {name: trusted is not None and name not in trusted for name in tools}
+        rows = ((n, one_line(t.spec.description, 60), "asks first" * asks[n]) for n, t in tools.items())
+        self._table_or_nothing(("tool", "what it does", ""), rows, "no tools; mindset chat -T gives some")
 
     def usage(self, _: str) -> None:
-        columns = {"model": "left", "answers": "right", "read": "right", "cached": "right", "written": "right"}
-        columns |= {"time": "right", "money": "right"}
-        rows = (
-            (s.model, s.calls, s.usage.prompt_tokens, s.usage.cached_tokens, s.usage.completion_tokens)
-            + (spending.seconds(s.seconds), "-" if s.free else spending.money(s.money))
-            for s in spending.by_model(self._session.spent)
-        )
+        columns = ("model", "answers>", "read>", "cached>", "written>", "time>", "money>")
+        rows = (_sums(spent) for spent in spending.by_model(self._session.spent))
         self._table_or_nothing(columns, rows)
 
     def why(self, argument: str) -> None:
@@ -104,7 +107,7 @@ class Commands:
         places = why.chosen(tokens, argument) if argument else why.least_sure(tokens)
         if not argument:
             self._screen.note(f"[the {len(places)} tokens it was least sure of, of {len(tokens)}]")
-        columns = {"n": "right", "token": "left", "probability": "right", "instead": "left"}
+        columns = ("n>", "token", "probability>", "instead")
         self._screen.table(columns, (why.told(tokens, place) for place in places))
         if argument:
             for place in places:
@@ -113,10 +116,15 @@ class Commands:
 
     def search(self, argument: str) -> None:
         rows = (
-            (found.call, found.began[:16].replace("T", " "), found.model, " ".join(found.excerpt(argument).split()))
+            (
+                found.call,
+                _moment(found.began),
+                found.model,
+                " ".join(found.excerpt(argument).split()),
+            )
             for found in search(self._dialog.log, argument)
         )
-        columns = {"call": "right", "UTC": "left", "model": "left", "said": "left"}
+        columns = ("call>", "UTC", "model", "said")
         self._table_or_nothing(columns, rows, "nothing found")
 
     def save(self, argument: str) -> None:
@@ -125,10 +133,12 @@ class Commands:
         self._screen.note(f"[{len(self._dialog.exchanges)} exchanges in {path}]")
 
     def help(self, _: str) -> None:
-        self._screen.table({" ": "left", "  ": "left"}, ((c.usage, c.help) for c in slash.COMMANDS.values()))
+        self._screen.table(("", ""), ((c.usage, c.help) for c in slash.COMMANDS.values()))
         self._screen.note(slash.HINTS)
 
-    def _table_or_nothing(self, columns: dict[str, str], rows: Iterable[tuple[object, ...]], nothing: str = "nothing yet") -> None:
+    def _table_or_nothing(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str = "nothing yet"
+    ) -> None:
         found = list(rows)
         if found:
             self._screen.table(columns, found)
@@ -140,3 +150,14 @@ def _number(argument: str) -> int:
     if argument and not argument.isdecimal():
         raise UsageError(f"{argument!r} is no number of questions; give 1 or more")
     return int(argument or 1)
+
+
+def _sums(spent: Spent) -> tuple[object, ...]:
+    usage = spent.usage
+    counts = (spent.calls, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+    return (spent.model, *counts, spending.seconds(spent.seconds), spending.money(spent.money))
+
+
+def _moment(iso: str) -> str:
+    """A time of the log, to the minute."""
+    return iso[:16].replace("T", " ")

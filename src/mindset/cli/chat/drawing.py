@@ -45,15 +45,15 @@ def one_line(text: str, width: int) -> str:
     return words if cell_len(words) <= width else set_cell_size(words, width - 1).rstrip() + "…"
 
 
-def _siblings(
-    forks: Sequence[Fork], here: str | None, width: int, left: str
-) -> Iterable[Row]:
+def _siblings(forks: Sequence[Fork], here: str | None, width: int, left: str) -> Iterable[Row]:
     if len(forks) == 1:  # going on is no fork: the same column
         yield from _fork(forks[0], here, width, left, left)
         return
     for number, fork in enumerate(forks):
         last = number == len(forks) - 1
-        yield from _fork(fork, here, width, left + ("└─ " if last else "├─ "), left + ("   " if last else "│  "))
+        yield from _fork(
+            fork, here, width, left + ("└─ " if last else "├─ "), left + ("   " if last else "│  ")
+        )
 
 
 def _fork(fork: Fork, here: str | None, width: int, first: str, left: str) -> Iterable[Row]:

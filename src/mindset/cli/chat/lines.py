@@ -33,7 +33,9 @@ class Lines:
 
     def __init__(self, width: int, *, colour: bool = True) -> None:
         """`width`: cells of a line; 0 breaks none."""
-        self._room = max(width - 1, 10) if width else 0  # a terminal that reached its last cell breaks by itself
+        self._room = (
+            max(width - 1, 10) if width else 0
+        )  # a terminal that reached its last cell breaks by itself
         self._colour = colour
         self._shown = ""
         self._column = self._indent = 0
@@ -74,7 +76,9 @@ class Lines:
         if not self._word:
             return ""
         word, cells, self._word, self._cells = self._word, self._cells, "", 0
-        breaks = self._room and self._column + len(self._gap) + cells > self._room and self._column > self._indent
+        breaks = (
+            self._room and self._column + len(self._gap) + cells > self._room and self._column > self._indent
+        )
         if not breaks:
             return self._take_gap() + self._advance(word)
         self._gap, self._column = "", self._indent

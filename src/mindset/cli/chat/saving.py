@@ -27,7 +27,9 @@ def write(path: Path, system: str | None, said: Sequence[Exchange], model: str) 
         raise UsageError(f"{path} is there already; give another name")
     if not path.parent.is_dir():
         raise MissingError(f"{path.parent}: there is no such folder")
-    text = _json(system, said, model) if path.suffix == ".json" else _prose(path.suffix == ".md", system, said)
+    text = (
+        _json(system, said, model) if path.suffix == ".json" else _prose(path.suffix == ".md", system, said)
+    )
     with replacing(path) as file:
         file.write(text.encode())
 

@@ -1,7 +1,7 @@
 """Where a chat's words go: answers to stdout as they come, all else beside them in a quieter colour.
 
-On a terminal everything is on the screen; without one answers alone go to stdout, what else there is to say to stderr,
-and nothing has a colour. Does not know what is said. Invariant: only appends; no line that was printed is touched again.
+On a terminal everything is on the screen; without one, answers and what commands tell go to stdout, all else to stderr,
+and nothing has a colour. Does not know what is said. Invariant: only appends; what was printed is never touched again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import click
 from rich.console import Console
@@ -30,7 +30,11 @@ QUIET = "\x1b[2m", "\x1b[0m"
 
 def is_plain() -> bool:
     """Whether stdin or stdout is no terminal, or one that can move no cursor."""
-    return not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") in ("", "dumb", "unknown")
+    return not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") in (
+        "",
+        "dumb",
+        "unknown",
+    )
 
 
 class Screen:
@@ -52,7 +56,7 @@ class Screen:
     def piece(self, text: str) -> None:
         """More of an answer; the first piece begins it."""
         if not self.person:
-            self._out(text)
+            self._out(harmless(text) if sys.stdout.isatty() else text)
             return
         if self._paint is None:
             self._paint = Paint(self.width, colour=self.colour)
@@ -108,16 +112,20 @@ class Screen:
         else:
             click.echo(f"Error: {harmless(text)}", err=True)
 
-    def table(self, columns: Mapping[str, str], rows: Iterable[Iterable[object]]) -> None:
-        """Rows under columns, each named with its alignment: left or right."""
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Rows under columns; those whose names end with > stand on the right."""
         self.end()
         table = Table(box=None, pad_edge=False, header_style="dim", show_header=any(columns))
-        for name, side in columns.items():
-            table.add_column(name.strip(), justify="right" if side == "right" else "left", no_wrap=side == "right")
+        for name in columns:
+            right = name.endswith(">")
+            table.add_column(name.rstrip(">"), justify="right" if right else "left", no_wrap=right)
         for row in rows:
             table.add_row(*(Text(harmless(str(cell))) for cell in row))
         console = Console(
-            highlight=False, no_color=not self.colour, color_system="standard" if self.colour else None, width=self.width
+            highlight=False,
+            no_color=not self.colour,
+            color_system="standard" if self.colour else None,
+            width=self.width,
         )
         console.print(table)
 
@@ -147,10 +155,10 @@ class JsonScreen(Screen):
         """Under `error`."""
         self._tell({"error": text})
 
-    def table(self, columns: Mapping[str, str], rows: Iterable[Iterable[object]]) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Under `rows`, each an object."""
-        names = [name.strip() or "mark" for name in columns]
+        names = [name.rstrip(">") or "mark" for name in columns]
         self._tell({"rows": [dict(zip(names, row, strict=True)) for row in rows]})
 
-    def _tell(self, document: dict[str, object]) -> None:
-        click.echo(json.dumps(document, ensure_ascii=False))
+    def _tell(self, told: dict[str, object]) -> None:
+        click.echo(json.dumps(told, ensure_ascii=False))

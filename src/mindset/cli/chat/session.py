@@ -60,6 +60,8 @@ class Session:
                 return
             except KeyboardInterrupt:
                 self.screen.end()
+                if not self.reader.prompts:
+                    raise
             except (MindsetError, OSError) as error:
                 self.failed += 1
                 self.screen.fail(str(error))
@@ -108,9 +110,17 @@ class Session:
                 turn.leave()
             kept = "what had come is kept" if turn.answer else "nothing had come; /retry asks again"
             self.screen.note(f"[stopped; {kept}]")
+            if not self.reader.prompts:
+                raise
         except MindsetError as error:
             self.failed += 1
-            rest = "; what had come is kept" if turn.answer else "; /retry asks again" if self.reader.prompts else ""
+            rest = (
+                "; what had come is kept"
+                if turn.answer
+                else "; /retry asks again"
+                if self.reader.prompts
+                else ""
+            )
             self.screen.fail(f"{error}{rest}")
         self._tell_cost(turn)
 
@@ -131,7 +141,9 @@ class Session:
 
     def _show(self, news: Event | ToolResult) -> None:
         if isinstance(news, ToolResult):
-            self.screen.note(f"[{news.name}: {one_line(news.content, self.screen.width - len(news.name) - 4)}]")
+            self.screen.note(
+                f"[{news.name}: {one_line(news.content, self.screen.width - len(news.name) - 4)}]"
+            )
         elif isinstance(news, Retried):
             self.screen.note(f"[{news.reason}; once more in {news.wait:.0f} s]")
         elif isinstance(news, TextPiece) and self.stream:
@@ -154,7 +166,7 @@ class Session:
                 f"[the dialog is longer than what {self.dialog.client.model} takes: the oldest {turn.left_out} "
                 "exchanges were not sent; they stay in /tree and in the log]"
             )
-        spent = [spending.spent_on(self.held.log, self.dialog.client, call) for call in turn.calls]
+        spent = [spending.spent_on(self.held.log, call) for call in turn.calls]
         self.spent += spent
         if spent and turn.answer is not None:
             self.screen.answered(self.dialog, spending.total(spent))

@@ -40,6 +40,7 @@ COMMANDS = {
         Slash("switch", "NAME|HASH", "go to a branch, or behind an exchange"),
         Slash("tree", "", "draw the branches; * is where you are"),
         Slash("model", "[MODEL]", "say which model answers, or take another one"),
+        Slash("option", "[KEY VALUE|none]", "say the options, or set one: temperature 0.8"),
         Slash("system", "[TEXT|none]", "say the instructions, or give others"),
         Slash("tools", "", "list what the model may call"),
         Slash("usage", "", "tokens, time and money of this session"),
@@ -65,7 +66,9 @@ def parse(line: str) -> tuple[Slash, str] | None:
     command = COMMANDS.get(name)
     if command is None:
         near = get_close_matches(name, COMMANDS, 1)
-        raise UsageError(f"there is no /{name}{f', did you mean /{near[0]}?' if near else ''}; /help lists all")
+        raise UsageError(
+            f"there is no /{name}{f', did you mean /{near[0]}?' if near else ''}; /help lists all"
+        )
     if not command.arguments and argument:
         raise UsageError(f"/{name} takes nothing behind it, not {argument!r}")
     if command.arguments and not command.arguments.startswith("[") and not argument:
