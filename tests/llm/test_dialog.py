@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindset.calls.log import CallLog
+from mindset.calls.pruning import prune
 from mindset.calls.threads import Threads
 from mindset.errors import CallError, MissingError, UsageError
 from mindset.llm.dialog import Dialog
@@ -216,6 +217,15 @@ def test_a_conversation_goes_on_in_another_process(log: CallLog, go: Go) -> None
         "user",
     ]
     assert list(paths(log, again)) == ["main"]
+
+
+def test_a_conversation_outlives_its_calls(log: CallLog, go: Go) -> None:
+    dialog = Dialog(log, ScriptedClient(echo, log=log))
+    for question in "ab":
+        go(heard(dialog.say(question)))
+    assert prune(log, keep=0).calls == 2
+    again = Dialog(log, dialog.client, branch=Threads(log.engine).latest())
+    assert [exchange.question for exchange in again.exchanges] == ["a", "b"]
 
 
 def test_two_who_go_on_at_once_end_on_two_branches(log: CallLog, go: Go) -> None:

@@ -87,16 +87,17 @@ def prompt(
 
 
 async def _answer(turn: Turn, screen: Screen, *, pieces: bool, whole: bool) -> None:
+    """Print it as it comes, or as a whole, or not at all."""
     from mindset.llm.events import TextPiece
 
+    said: list[str] = []
     try:
         async with turn:
             async for event in turn:
-                if pieces and isinstance(event, TextPiece):
-                    screen.piece(event.text)
+                if isinstance(event, TextPiece):
+                    screen.piece(event.text) if pieces else said.append(event.text)
     finally:
-        if whole and not pieces and turn.answer is not None:
-            screen.piece(turn.answer.text)
+        screen.piece("".join(said) if whole else "")
         screen.end()
 
 

@@ -85,7 +85,7 @@ def test_a_session_on_a_terminal(tmp_path: Path) -> None:
         chat.enter("/back 7")
         chat.until("cannot go back 7: there are 2 questions on this branch")
         chat.enter("/search Madrid")
-        chat.until("nothing")
+        chat.until("nothing found")
         chat.prompt()
         chat.enter("!multi")
         chat.enter("line one")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindset.calls.found import search
+from mindset.calls.listing import Wanted, listed
 from mindset.cli import spending
 from mindset.cli.chat import slash, why
 from mindset.cli.chat.drawing import HASH_LETTERS, draw, one_line
@@ -115,17 +115,12 @@ class Commands:
                     self._screen.say(f"  {why.quoted(tokens[place].text)}  {line}")
 
     def search(self, argument: str) -> None:
+        half = max((self._screen.width - 30) // 2, 20)
         rows = (
-            (
-                found.call,
-                _moment(found.began),
-                found.model,
-                " ".join(found.excerpt(argument).split()),
-            )
-            for found in search(self._dialog.log, argument)
+            (line.id, _moment(line.began), one_line(line.prompt, half), one_line(line.answer, half))
+            for line in listed(self._session.held.log, Wanted(text=argument))
         )
-        columns = ("call>", "UTC", "model", "said")
-        self._table_or_nothing(columns, rows, "nothing found")
+        self._table_or_nothing(("call>", "UTC", "asked", "answered"), rows, "nothing found")
 
     def save(self, argument: str) -> None:
         path = Path(argument).expanduser()

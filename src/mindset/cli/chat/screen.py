@@ -55,6 +55,8 @@ class Screen:
     # ---- an answer ----------------------------------------------------------------------------------------------
     def piece(self, text: str) -> None:
         """More of an answer; the first piece begins it."""
+        if not text:
+            return
         if not self.person:
             self._out(harmless(text) if sys.stdout.isatty() else text)
             return

@@ -41,6 +41,8 @@ class Session:
         self.draft = ""
         """What the person finds typed on the next line."""
         self._left_out = False
+        self._unprinted: list[str] = []
+        """Pieces of an answer that is to be printed when it is complete."""
         self._commands = Commands(self)
 
     def run(self) -> None:
@@ -114,14 +116,8 @@ class Session:
                 raise
         except MindsetError as error:
             self.failed += 1
-            rest = (
-                "; what had come is kept"
-                if turn.answer
-                else "; /retry asks again"
-                if self.reader.prompts
-                else ""
-            )
-            self.screen.fail(f"{error}{rest}")
+            again = "; /retry asks again" if self.reader.prompts else ""
+            self.screen.fail(f"{error}{'; what had come is kept' if turn.answer else again}")
         self._tell_cost(turn)
 
     def _part(self, turn: Turn) -> None:
@@ -135,8 +131,8 @@ class Session:
                 async for news in turn:
                     self._show(news)
         finally:
-            if not self.stream and turn.answer is not None:
-                self.screen.piece(turn.answer.text)
+            self.screen.piece("".join(self._unprinted))
+            self._unprinted.clear()
             self.screen.end()
 
     def _show(self, news: Event | ToolResult) -> None:
@@ -148,6 +144,8 @@ class Session:
             self.screen.note(f"[{news.reason}; once more in {news.wait:.0f} s]")
         elif isinstance(news, TextPiece) and self.stream:
             self.screen.piece(news.text)
+        elif isinstance(news, TextPiece):
+            self._unprinted.append(news.text)
         elif isinstance(news, ReasoningPiece) and self.stream:
             self.screen.thought(news.text)
 
