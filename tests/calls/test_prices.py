@@ -40,7 +40,8 @@ def test_a_price_is_the_lists_rates_times_the_tokens() -> None:
     ("model", "endpoint"),
     [
         ("smollm2", None), ("./folder", None), ("org/name", None), ("script:x.json", None),
-        ("grpc://far.example:1", None), ("replay:run", None), ("http://127.0.0.1:8000/v1#gpt-4o", None), ("http://localhost/v1#m", None),
+        ("grpc://far.example:1", None), ("replay:run", None),
+        ("http://127.0.0.1:8000/v1#gpt-4o", None), ("http://localhost/v1#m", None),
         ("openai:gpt-4o", "http://127.0.0.1:9/v1"), ("https://api.openai.com/v1#gpt-4o", "http://[::1]:8/v1"),
     ],
 )  # fmt: skip
@@ -76,7 +77,7 @@ def test_prices_with_steps_and_tokens_that_cannot_be() -> None:
 
 
 def ended(log: CallLog, model: str, outcome: Outcome) -> tuple[float | None, str | None]:
-    made = log.begin(Asked("complete", model, "openai", asked("a").nodes))
+    made = log.begin(Asked("complete", model, "openai" if "gpt" in model else "local", asked("a").nodes))
     log.finish(made, outcome)
     with reading(log.engine) as connection:
         row = connection.execute(sa.select(CALLS.c.cost, CALLS.c.price).where(CALLS.c.id == made)).one()
@@ -102,6 +103,7 @@ def test_the_price_is_kept_with_the_call(log: CallLog) -> None:
 
 def test_the_list_is_not_loaded_for_nothing() -> None:
     code = "import sys, mindset.calls.log; from mindset.calls.prices import price; "
-    code += "from mindset.calls.call import Usage; assert price('smollm2', Usage(1, 1)) == 0; print('genai_prices' in sys.modules, 'numpy' in sys.modules)"
+    code += "from mindset.calls.call import Usage; assert price('smollm2', Usage(1, 1)) == 0; "
+    code += "print('genai_prices' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
