@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import click
 
@@ -24,6 +24,20 @@ PROMPT, MORE = "> ", ". "
 
 Complete = Callable[[str], Iterable[str]]
 """The words that may stand at the end of a line, given the line up to there."""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """As much of a text file as is needed: typing's own cannot be checked when it runs."""
+
+    def readline(self) -> str:
+        """The next line with its end, empty behind the last one."""
+
+    def isatty(self) -> bool:
+        """Whether a person sits there."""
+
+    def fileno(self) -> int:
+        """What the system calls it."""
 
 
 @runtime_checkable
@@ -51,7 +65,7 @@ def reader(history: Path, complete: Complete, *, plain: bool) -> Reader:
 class Lines:
     """Lines of a stream; a prompt only where a person sits in front of a terminal that can do no more."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.prompts = stream.isatty()
 
@@ -152,7 +166,7 @@ def _session(history: Path, complete: Complete) -> PromptSession[str]:
 
 
 @contextmanager
-def _without_echo(stream: TextIO, *, lines: bool) -> Iterator[None]:
+def _without_echo(stream: Stream, *, lines: bool) -> Iterator[None]:
     """A terminal that prints no keys; without `lines` it does not wait for Enter either."""
     try:
         import termios
