@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from textwrap import fill
 
 import click
 from rich.console import Console
@@ -25,7 +26,7 @@ from mindset.llm.dialog import Dialog
 
 __all__ = ["JsonScreen", "Screen", "is_plain"]
 
-QUIET = "\x1b[2m", "\x1b[0m"
+QUIET, RED = ("\x1b[2m", "\x1b[0m"), ("\x1b[31m", "\x1b[0m")
 
 
 def is_plain() -> bool:
@@ -99,20 +100,20 @@ class Screen:
 
     def note(self, text: str) -> None:
         """A line that nobody asked for."""
-        self.end()
-        text = harmless(text)
-        if self.person:
-            click.echo(f"{QUIET[0]}{text}{QUIET[1]}" if self.colour else text)
-        else:
-            click.echo(text, err=True)
+        self._beside(text, *QUIET)
 
     def fail(self, text: str) -> None:
         """One sentence on what went wrong."""
+        self._beside(text if self.colour else f"Error: {text}", *RED)
+
+    def _beside(self, text: str, begin: str, end: str) -> None:
         self.end()
-        if self.person:
-            click.echo(f"\x1b[31m{harmless(text)}\x1b[0m" if self.colour else f"Error: {harmless(text)}")
-        else:
-            click.echo(f"Error: {harmless(text)}", err=True)
+        text = harmless(text)
+        if not self.person:
+            click.echo(text, err=True)
+            return
+        text = "\n".join(fill(line, self.width - 1, break_long_words=False) for line in text.split("\n"))
+        click.echo(f"{begin}{text}{end}" if self.colour else text)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Rows under columns; those whose names end with > stand on the right."""
