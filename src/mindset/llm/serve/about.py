@@ -18,7 +18,9 @@ async def health(asked: Asked) -> Reply:
 
 async def metrics(asked: Asked) -> Reply:
     """What was counted."""
-    return Reply(asked.desk.metrics.text(asked.desk.names[0]).encode(), media_type=CONTENT_TYPE)
+    desk = asked.desk
+    text = desk.metrics.text(desk.names[0], taken=desk.taken, draining=desk.draining)
+    return Reply(text.encode(), media_type=CONTENT_TYPE)
 
 
 HEALTH = Endpoint("GET", "/health", "Whether requests are taken.", health, open=True, place=False)

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from mindset.calls.call import Usage
 from mindset.calls.canonical import Json
 from mindset.errors import CallError
-from mindset.llm.events import Answer, Event, Finished, FinishReason, Started, TextPiece, Token, ToolCallPiece, collect
+from mindset.llm.events import Answer, Event, Finished, FinishReason, Retried, Started, Token, collect
 from mindset.llm.request import Request
 from mindset.llm.serve.desk import DrainingError
 from mindset.llm.serve.endpoint import Asked
@@ -25,17 +25,26 @@ _LEAST_LOGPROB = -9999.0
 
 
 async def events_of(asked: Asked, request: Request) -> AsyncIterator[Event]:
-    """The events of an answer; one that ended in an error raises it."""
-    desk, first = asked.desk, True
-    begun = time.monotonic()
+    """The events of an answer; one that ended in an error raises it.
+
+    The beginning is held back until there is more: so a model that fails before its first word fails by its status.
+    """
+    desk, begun = asked.desk, time.monotonic()
+    held: list[Event] = []
+    said = False
     async with desk.client.complete(request, timeout=asked.timeout) as stream:
         async for event in stream:
-            if first and isinstance(event, TextPiece | ToolCallPiece):
-                first = False
-                desk.metrics.first_piece(asked.way, time.monotonic() - begun)
+            if not said and isinstance(event, Started | Retried):
+                held.append(event)
+                continue
             if isinstance(event, Finished):
                 desk.metrics.used(event.usage)
                 _check_end(event.reason)
+            if not said:
+                said = True
+                desk.metrics.first_piece(asked.way, time.monotonic() - begun)
+                for one in held:
+                    yield one
             yield event
 
 

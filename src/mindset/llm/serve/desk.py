@@ -38,7 +38,7 @@ class Desk:
         self.client = client
         self.names = tuple(names) or (client.model,)
         self.limits = limits or Limits()
-        self.metrics = Metrics(self)
+        self.metrics = Metrics()
         self.draining = False
         self.begun = time.time()
         self.taken = 0

@@ -16,9 +16,7 @@ from mindset.errors import BusyError, UsageError
 from mindset.store.daemon.address import socket_address
 from mindset.store.daemon.socket_file import owner_only
 
-__all__ = ["Doors", "Urls", "add_grpc_port", "add_grpc_socket", "port_socket", "unix_socket"]
-
-DEFAULT_PORT = 8080
+__all__ = ["Doors", "Urls", "add_grpc_port", "add_grpc_socket", "netloc", "port_socket", "unix_socket"]
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,11 @@ def port_socket(host: str, port: int) -> socket.socket:
 
 def unix_socket(path: Path) -> socket.socket:
     """A listening Unix socket for HTTP; way was made for it."""
+    address = socket_address(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with owner_only():
-            made.bind(str(path))
+            made.bind(str(address.path))
         made.setblocking(False)  # noqa: FBT003
     except OSError as error:
         made.close()

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
 
 from mindset.calls.call import Usage
 
-__all__ = ["CONTENT_TYPE", "Metrics", "Places"]
+__all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-
-
-class Places(Protocol):
-    """What is asked for each time, as it is then."""
-
-    taken: int
-    draining: bool
 
 
 class Histogram:
@@ -49,8 +41,7 @@ class Histogram:
 class Metrics:
     """The counts of one server."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         """By way (a path, or a method of gRPC) and status."""
         self.tokens: Counter[str] = Counter()
@@ -73,15 +64,15 @@ class Metrics:
         self.tokens["prompt"] += usage.prompt_tokens
         self.tokens["completion"] += usage.completion_tokens
 
-    def text(self, model: str) -> str:
-        """All of it."""
-        return "\n".join(self._lines(model)) + "\n"
+    def text(self, model: str, *, taken: int, draining: bool) -> str:
+        """All of it, and how things are just now."""
+        return "\n".join(self._lines(model, taken, draining)) + "\n"
 
-    def _lines(self, model: str) -> Iterator[str]:
+    def _lines(self, model: str, taken: int, draining: bool) -> Iterator[str]:
         yield from _family("mindset_model", "gauge", "The model that is served.", [({"model": model}, 1)])
-        yield from _family("mindset_places_taken", "gauge", "Requests under way.", [({}, self._places.taken)])
+        yield from _family("mindset_places_taken", "gauge", "Requests under way.", [({}, taken)])
         yield from _family(
-            "mindset_draining", "gauge", "Whether the server is stopping.", [({}, int(self._places.draining))]
+            "mindset_draining", "gauge", "Whether the server is stopping.", [({}, int(draining))]
         )
         yield from _family(
             "mindset_requests_total", "counter", "Requests that are over.",

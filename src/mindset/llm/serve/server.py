@@ -8,21 +8,20 @@ they had said. Invariant: whatever was opened is closed, and a socket's file is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-
-import uvicorn
 
 from mindset.llm.client import Client
 from mindset.llm.serve.auth import Gate
 from mindset.llm.serve.desk import Desk
 from mindset.llm.serve.grpc_server import GrpcServer
 from mindset.llm.serve.http import application
+from mindset.llm.serve.http_server import HttpServer
 from mindset.llm.serve.limits import Limits
 from mindset.llm.serve.listening import (
     Doors,
@@ -40,8 +39,8 @@ from mindset.store.memory import Memory
 
 __all__ = ["Server", "serve", "serving"]
 
-_CLOSING_SECONDS = 2
-"""How long connections that ask for nothing are left after the last answer."""
+_CLOSING_SECONDS = 2.0
+"""How long gRPC's connections are left after the last answer."""
 
 
 class Server:
@@ -58,7 +57,7 @@ class Server:
         limits: Limits | None = None,
         memory: Path | None = None,
     ) -> None:
-        """`memory`: the model folder whose memory can be looked at over gRPC; `names`: what the model is asked for as."""
+        """`names`: what the model is asked for as; `memory`: the model folder whose memory can be looked at (gRPC)."""
         self.doors = doors or Doors(http=0)
         self.gate = Gate(token, self.doors.host, tuple(origins))
         self.desk = Desk(client, names=names, limits=limits)
@@ -66,6 +65,8 @@ class Server:
         self._memory = memory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
+        self.ready = False
+        """Whether it has begun to answer."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Urls]:
@@ -73,8 +74,17 @@ class Server:
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.desk.client.close)
+            http, grpc = self._open_http(stack), self._open_grpc(stack)
             await self.desk.client.content_hash()  # the model is loaded, or found missing, before anybody asks
-            self.urls = await self._open(stack)
+            if http is not None:
+                stack.push_async_callback(http.stop)
+                await http.start()
+            if grpc is not None:
+                stack.push_async_callback(grpc.stop, _CLOSING_SECONDS)
+                await grpc.start()
+                stack.push_async_callback(grpc.drain)
+            stack.push_async_callback(self._drain)
+            self.ready = True
             yield self.urls
 
     async def until_stopped(self) -> None:
@@ -93,119 +103,51 @@ class Server:
         self.desk.draining = True
         self._stop.set()
 
-    async def _open(self, stack: AsyncExitStack) -> Urls:
-        doors, places = self.doors, ExitStack()
-        stack.enter_context(places)
-        for path in (doors.socket, doors.grpc_socket):
-            if path is not None:
-                places.enter_context(claimed(Path(path).absolute()))
-        http = await self._open_http(stack)
-        grpc = await self._open_grpc(stack)
-        stack.push_async_callback(self._drain)
-        return Urls(
-            http and f"http://{netloc(doors.host, int(http))}/v1",
-            grpc and f"grpc://{netloc(doors.host, int(grpc))}",
-            "" if doors.socket is None else f"unix:{Path(doors.socket).absolute()}",
-            "" if doors.grpc_socket is None else f"unix:{Path(doors.grpc_socket).absolute()}",
-        )
+    async def _drain(self) -> None:
+        self._stop.set()
+        await self.desk.drain(self.desk.limits.grace_seconds)
 
-    async def _open_http(self, stack: AsyncExitStack) -> str:
-        """The port of HTTP, or ""."""
+    def _open_http(self, stack: AsyncExitStack) -> HttpServer | None:
         doors, sockets = self.doors, []
         if doors.http is not None:
-            sockets.append(stack.enter_context(contextlib.closing(port_socket(doors.host, doors.http))))
+            sockets.append(stack.enter_context(closing(port_socket(doors.host, doors.http))))
+            port = sockets[0].getsockname()[1]
+            self.urls = replace(self.urls, http=f"http://{netloc(doors.host, port)}/v1")
         if doors.socket is not None:
-            sockets.append(stack.enter_context(contextlib.closing(unix_socket(Path(doors.socket).absolute()))))
+            path = _claimed(doors.socket, stack)
+            sockets.append(stack.enter_context(closing(unix_socket(path))))
+            self.urls = replace(self.urls, socket=f"unix:{path}")
         if not sockets:
-            return ""
-        port = "" if doors.http is None else str(sockets[0].getsockname()[1])
-        config = uvicorn.Config(
-            application(self.desk, self.gate),
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=self.desk.limits.connections,
-            timeout_graceful_shutdown=_CLOSING_SECONDS,
-        )
-        server = _Uvicorn(config)
-        running = asyncio.create_task(server.serve(sockets))
-        stack.push_async_callback(_ended, server, running)
-        await asyncio.wait({running, ready := asyncio.create_task(server.ready.wait())}, return_when="FIRST_COMPLETED")
-        ready.cancel()
-        if running.done():
-            await running
-        return port
+            return None
+        return HttpServer(application(self.desk, self.gate), sockets, self.desk.limits)
 
-    async def _open_grpc(self, stack: AsyncExitStack) -> str:
-        """The port of gRPC, or ""."""
+    def _open_grpc(self, stack: AsyncExitStack) -> GrpcServer | None:
         doors = self.doors
         if doors.grpc is None and doors.grpc_socket is None:
-            return ""
-        self._grpc = GrpcServer(self.desk, self.gate, self._open_memory(stack))
-        stack.push_async_callback(self._grpc.stop, _CLOSING_SECONDS)
-        port = ""
+            return None
+        grpc = GrpcServer(self.desk, self.gate, self._open_memory(stack))
         if doors.grpc is not None:
-            port = str(add_grpc_port(self._grpc.inner, doors.host, doors.grpc))
+            port = add_grpc_port(grpc.inner, doors.host, doors.grpc)
+            self.urls = replace(self.urls, grpc=f"grpc://{netloc(doors.host, port)}")
         if doors.grpc_socket is not None:
-            add_grpc_socket(self._grpc.inner, Path(doors.grpc_socket))
-        await self._grpc.start()
-        return port
+            path = _claimed(doors.grpc_socket, stack)
+            add_grpc_socket(grpc.inner, path)
+            self.urls = replace(self.urls, grpc_socket=f"unix:{path}")
+        return grpc
 
     def _open_memory(self, stack: AsyncExitStack) -> MemoryServicer | None:
         """The memory, to be looked at: who changes it does so beside us, and the model has what it was loaded with."""
         if self._memory is None:
             return None
-        memory = stack.enter_context(Memory(self._memory, read_only=True))
-        servicer = MemoryServicer(memory, MemoryLimits())
+        servicer = MemoryServicer(stack.enter_context(Memory(self._memory, read_only=True)), MemoryLimits())
         stack.callback(servicer.close)
         return servicer
-
-    async def _drain(self) -> None:
-        self._stop.set()
-        if (grpc := getattr(self, "_grpc", None)) is not None:
-            await grpc.drain()
-        await self.desk.drain(self.desk.limits.grace_seconds)
-
-
-class _Uvicorn(uvicorn.Server):
-    """Uvicorn's server, which leaves signals to us and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Listen."""
-        await super().startup(sockets)  # type: ignore[arg-type]
-        self.ready.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
-        """They are not its business."""
-        yield
-
-
-async def _ended(server: _Uvicorn, running: asyncio.Task[None]) -> None:
-    server.should_exit = True
-    await running
 
 
 def serve(server: Server, *, ready: Callable[[Urls], None] = lambda _: None) -> None:
     """Serve until told to stop by a signal; `ready` is given the URLs once they answer."""
-
-    async def run() -> None:
-        async with server.running() as urls:
-            ready(urls)
-            await server.until_stopped()
-
     with _told(server):
-        asyncio.run(run())
+        asyncio.run(_until_stopped(server, ready))
 
 
 @contextmanager
@@ -224,43 +166,51 @@ def serving(
     Without doors: HTTP at a free port.
     """
     server = Server(client, doors, token=token, origins=origins, names=names, limits=limits, memory=memory)
-    begun: Future[None] = Future()
+    begun: Future[Urls] = Future()
+    ended: Future[None] = Future()
 
-    async def run() -> None:
-        async with server.running():
-            begun.set_result(None)
-            await server.until_stopped()
-
-    def thread() -> None:
+    def run() -> None:
         try:
-            asyncio.run(run())
+            asyncio.run(_until_stopped(server, begun.set_result))
+            ended.set_result(None)
         except BaseException as error:
-            if begun.done():
-                ended.append(error)
-            else:
-                begun.set_exception(error)
+            (ended if begun.done() else begun).set_exception(error)
 
-    ended: list[BaseException] = []
-    running = threading.Thread(target=thread, name="serving")
-    running.start()
+    thread = threading.Thread(target=run, name="serving")
+    thread.start()
     try:
         begun.result()
         yield server
     finally:
         server.stop()
-        running.join()
-        if ended:
-            raise ended[0]
+        thread.join()
+    ended.result()
+
+
+async def _until_stopped(server: Server, ready: Callable[[Urls], None]) -> None:
+    async with server.running() as urls:
+        ready(urls)
+        await server.until_stopped()
 
 
 @contextmanager
 def _told(server: Server) -> Iterator[None]:
-    """Signals stop the server for the length of the block."""
-    before = {
-        number: signal.signal(number, lambda *_: server.stop()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    """Signals stop the server for the length of the block; one that is still loading is left as it is."""
+
+    def told(*_: object) -> None:
+        if not server.ready:
+            raise KeyboardInterrupt
+        server.stop()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _claimed(path: Path, stack: AsyncExitStack) -> Path:
+    absolute = Path(path).absolute()
+    stack.enter_context(claimed(absolute))
+    return absolute
