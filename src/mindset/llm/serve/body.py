@@ -124,7 +124,7 @@ def _fits(value: float) -> bool:
 def _refused(error: ValidationError, value: Json) -> RefusedError:
     """The first thing that is wrong; of a union, of the member that went furthest."""
     problems: list[Any] = error.errors(include_url=False, include_context=False)
-    first = max(problems, key=lambda problem: len(problem["loc"]))
+    first = max(problems, key=lambda problem: (len(problem["loc"]), not problem["type"].endswith("_type")))
     where = ".".join(_fields(value, first["loc"], missing=first["type"] == "missing"))
     message = str(first["msg"]).removeprefix("Value error, ")
     given = "" if first["type"] == "missing" else f"; {_kind(first['input'])} was given"

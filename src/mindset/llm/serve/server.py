@@ -92,14 +92,20 @@ class Server:
         await self._stop.wait()
 
     def stop(self) -> None:
-        """Begin the end; once more breaks off the answers under way. From any thread."""
+        """Begin the end: no more is taken, and what is under way ends. From any thread, any number of times."""
+        self._soon(self._begin_end)
+
+    def break_off(self) -> None:
+        """End what is under way, too. From any thread."""
+        self._soon(self._begin_end)
+        self._soon(self.desk.break_off)
+
+    def _soon(self, call: Callable[[], None]) -> None:
         if self._loop is not None:
             with suppress(RuntimeError):  # it has ended already
-                self._loop.call_soon_threadsafe(self._told)
+                self._loop.call_soon_threadsafe(call)
 
-    def _told(self) -> None:
-        if self._stop.is_set():
-            self.desk.break_off()
+    def _begin_end(self) -> None:
         self.desk.draining = True
         self._stop.set()
 
@@ -200,7 +206,7 @@ def _told(server: Server) -> Iterator[None]:
     def told(*_: object) -> None:
         if not server.ready:
             raise KeyboardInterrupt
-        server.stop()
+        (server.break_off if server.desk.draining else server.stop)()
 
     before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
