@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mindset.llm.events import (
     Embeddings,
     Event,
     Finished,
+    FinishReason,
     Forward,
     Read,
     ReasoningPiece,
@@ -79,8 +80,8 @@ def read_event(told: pb.Event) -> Event:
         return ToolCallPiece(piece.index, piece.id, piece.name, piece.arguments)
     if kind == "retried":
         return Retried(told.retried.reason, told.retried.wait)
-    if kind == "finished":
-        return Finished(told.finished.reason, _read_usage(told.finished.usage))  # type: ignore[arg-type]  # the server's word
+    if kind == "finished" and told.finished.reason in get_args(FinishReason):
+        return Finished(cast(FinishReason, told.finished.reason), _read_usage(told.finished.usage))
     raise FormatError("an event of a kind that this release does not know; use one release on both sides")
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 from mindset.calls.canonical import Json
 from mindset.errors import DataError, UsageError
-from mindset.llm.messages import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from mindset.llm.messages import Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
 from mindset.llm.serve import llm_pb2 as pb
 from mindset.llm.serve.limits import Limits
@@ -115,7 +115,9 @@ def _part(part: Part) -> pb.Part:
 
 
 def _read_message(told: pb.Message, limits: Limits) -> Message:
-    return Message(told.role, tuple(_read_part(part, limits) for part in told.parts))  # type: ignore[arg-type]  # checked there
+    if told.role not in get_args(Role):
+        raise DataError(f"role {told.role[:80]!r} is none of {', '.join(get_args(Role))}")
+    return Message(cast(Role, told.role), tuple(_read_part(part, limits) for part in told.parts))
 
 
 def _read_part(told: pb.Part, limits: Limits) -> Part:
