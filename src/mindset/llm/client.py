@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar, cast, final
 
 from mindset.calls.call import Asked, NewNode, Usage
-from mindset.calls.canonical import Json, canonical
+from mindset.calls.canonical import Json
 from mindset.calls.log import CallLog
 from mindset.errors import UsageError
 from mindset.llm.attempts import Ask, attempts
@@ -24,11 +24,14 @@ from mindset.llm.budget import ASSUMED_ANSWER, Budget, budgets_in_force
 from mindset.llm.capabilities import Capabilities, need, need_for, need_for_forward
 from mindset.llm.events import Answer, Embeddings, Event, Forward
 from mindset.llm.messages import Message, user
+from mindset.llm.parents import current_parent
 from mindset.llm.patience import Patience
 from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
+from mindset.llm.prompt_size import PICTURE_TOKENS, bytes_as_tokens, spoken
 from mindset.llm.recorder import Recorder
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
+from mindset.llm.requests_allowed import requests_allowed
 from mindset.llm.results import result_of
 from mindset.llm.single import single
 from mindset.llm.stream import Stream
@@ -62,6 +65,8 @@ class Client(ABC):
         self.policy = policy or Policy()
         self._given_log, self._budget = log, budget
         self._player: Player | None = None
+        self._secrets: set[str] = set()
+        """Keys, which stay out of the log even where somebody says them; for subclasses to fill when they are made."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         """Refuse a subclass that changes what every client does."""
@@ -83,6 +88,11 @@ class Client(ABC):
     def endpoint(self) -> str:
         """Who shares the limits of a policy: clients of one endpoint."""
         return self.model
+
+    @property
+    def free(self) -> bool:
+        """Whether answers cost no money."""
+        return not self.remote
 
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Get ready before a call: load, connect, ask for capabilities. Must be quick where it is done already."""
@@ -123,7 +133,7 @@ class Client(ABC):
 
         `timeout`: seconds in all, in place of the policy's; `parent`: id of the call whose tool calls this answers.
         """
-        asked = Asked("complete", self.model, self.kind, request.nodes(), request.given(), parent)
+        asked = self._asked("complete", request.nodes(), request.given(), parent)
         patience, recorder = self._begin(asked, timeout)
 
         def check() -> None:
@@ -152,6 +162,31 @@ class Client(ABC):
             _dialog(messages), options=_options(options), tools=tuple(tools), tool_choice=tool_choice
         )
         return await self.complete(request, timeout=timeout, parent=parent).answer()
+
+    @final
+    async def structured(
+        self,
+        messages: str | Message | Sequence[Message],
+        wanted: Any,
+        *,
+        timeout: float | None = None,
+        parent: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """The answer as a value: of a type (a dataclass, a pydantic model, `list[int]`), or JSON that fits a schema.
+
+        An answer that does not fit is asked for once more. `timeout` holds for each of the two calls.
+        """
+        from mindset.llm.shapes import Shape
+        from mindset.llm.structured import ask_for
+
+        await self._ready(timeout)
+
+        async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
+            return await self.chat(dialog, timeout=timeout, **options, **more)
+
+        shape, can = Shape.of(wanted), self.capabilities.schema
+        return await ask_for(shape, chat, _dialog(messages), can=can, parent=parent)
 
     @final
     async def embed(
@@ -204,10 +239,7 @@ class Client(ABC):
     @final
     async def content_hash(self) -> str | None:
         """Hash of the model's files, where they are ours to read; no call, and so no row of the log."""
-        if self._player or player_for(self._log):
-            return None
-        await self._prepare()
-        return await self._content_hash()
+        return await self._content_hash() if await self._ready(None) else None
 
     @final
     async def close(self) -> None:
@@ -227,19 +259,33 @@ class Client(ABC):
     # -------------------------------------------------------------------------------------------------- what is inside
     @final
     def _log(self) -> CallLog:
-        return CallLog.open() if self._given_log is None else self._given_log
+        log = CallLog.open() if self._given_log is None else self._given_log
+        for secret in self._secrets:
+            log.redactor.know(secret)
+        return log
 
     @final
     def _asked(
         self, verb: Any, nodes: Sequence[NewNode], options: Mapping[str, Json], parent: int | None
     ) -> Asked:
-        return Asked(verb, self.model, self.kind, tuple(nodes), dict(options), parent)
+        above = current_parent() if parent is None else parent
+        return Asked(verb, self.model, self.kind, tuple(nodes), dict(options), above)
 
     @final
     def _begin(self, asked: Asked, timeout: float | None) -> tuple[Patience, Recorder]:
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
         return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+
+    @final
+    async def _ready(self, timeout: float | None) -> bool:
+        """Be ready to say what can be asked for, where a model may be touched at all."""
+        if self._player or player_for(self._log):
+            return False
+        if self.real and not requests_allowed():
+            return False
+        await Patience(timeout or self.policy.timeout, self.model).wait(self._prepare)
+        return True
 
     @final
     def _source(
@@ -259,7 +305,7 @@ class Client(ABC):
             self.endpoint,
             self.policy,
             budgets,
-            tariff_of(self.model, self.remote),
+            tariff_of(self.model, free=self.free),
             self.real,
             self.remote,
             self._prepare,
@@ -299,10 +345,12 @@ class Client(ABC):
 
     async def _prompt_tokens(self, asked: Asked) -> int:
         """How many tokens a prompt has at most; clients that know their template tell it better."""
-        text = canonical([[node.kind, dict(node.content)] for node in asked.nodes] + [dict(asked.options)])
+        text, pictures = spoken(asked)
         if self.capabilities.tokens and not self.remote:
-            return len(await self._encode(text.decode()))
-        return len(text) // 4 + 1
+            tokens = len(await self._encode(text))
+        else:
+            tokens = bytes_as_tokens(text)
+        return tokens + pictures * PICTURE_TOKENS
 
 
 def _dialog(messages: str | Message | Sequence[Message]) -> tuple[Message, ...]:

@@ -15,11 +15,11 @@ from typing import Any
 import httpx2
 
 from mindset.calls.canonical import Json
-from mindset.errors import CallError
+from mindset.errors import CallError, UsageError
 from mindset.llm.http_failures import failure, unreachable
 from mindset.llm.sse import ServerEvent, SseParser
 
-__all__ = ["Connection", "is_local"]
+__all__ = ["Connection", "checked_url", "host_of", "is_local"]
 
 CONNECT_SECONDS = 20.0
 JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
@@ -99,6 +99,29 @@ class Connection:
                 verify=self.url.scheme == "https",
             )
         return self._http
+
+
+def checked_url(url: str) -> str:
+    """An address that paths can be added to."""
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise UsageError(f"{url!r} is no address: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"{url!r} is no address: it begins with http:// or https:// and names a host")
+    if parsed.userinfo:
+        raise UsageError(
+            "an address with a name or a password in it would be logged: give the key apart, as key="
+        )
+    if parsed.query:
+        raise UsageError(f"{url!r} has a query (?...), to which no path can be added")
+    return url.rstrip("/")
+
+
+def host_of(url: str) -> str:
+    """The host of an address, with the port where it names one."""
+    parsed = httpx2.URL(url)
+    return parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
 
 
 def is_local(host: str) -> bool:

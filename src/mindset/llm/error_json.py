@@ -14,7 +14,8 @@ __all__ = ["error_from_json", "error_to_json"]
 
 def error_to_json(error: BaseException) -> dict[str, Json]:
     """The kind of an error, its words, and whether it is worth another try."""
-    told: dict[str, Json] = {"raised": type(error).__name__, "message": str(error)}
+    kind = next((kind for kind in type(error).__mro__ if kind.__name__ in errors.__all__), type(error))
+    told: dict[str, Json] = {"raised": kind.__name__, "message": str(error)}
     if isinstance(error, CallError):
         told |= {"retry": error.retry, "retry_after": error.retry_after}
     return told

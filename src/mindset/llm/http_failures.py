@@ -18,7 +18,7 @@ import httpx2
 from mindset.calls.canonical import Json
 from mindset.errors import CallError, MindsetError, OverloadedError, UnsupportedRequestError
 
-__all__ = ["failure", "retry_after", "said_in", "unreachable"]
+__all__ = ["StatusError", "failure", "retry_after", "said_in", "unreachable"]
 
 PASSING = {408, 409, 425, 429, 529}
 """Statuses below 500, and one that few know, after which another try may succeed."""
@@ -26,6 +26,23 @@ FINAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "credit balan
 """What a rate limit is called where waiting does not help."""
 LONGEST = 600
 """Letters of a server's sentence."""
+
+
+class StatusError(CallError):
+    """A reply that is no success."""
+
+    def __init__(
+        self,
+        message: str,
+        status: int,
+        code: str = "",
+        *,
+        retry: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        """`status` as HTTP has it; `code`: the server's own word, if it gave one."""
+        super().__init__(message, retry=retry, retry_after=retry_after)
+        self.status, self.code = status, code
 
 
 def failure(status: int, headers: Mapping[str, str], content: bytes, host: str) -> MindsetError:
@@ -38,7 +55,8 @@ def failure(status: int, headers: Mapping[str, str], content: bytes, host: str) 
     retry = _worth_it(status, headers, f"{sentence} {json.dumps(told)}")
     if retry and wait is not None and status in (429, 503, 529):
         return OverloadedError(message, retry_after=wait)
-    return CallError(message, retry=retry, retry_after=wait)
+    code = str(told.get("code") or "") if isinstance(told, Mapping) else ""
+    return StatusError(message, status, code, retry=retry, retry_after=wait)
 
 
 def said_in(told: Json) -> str:

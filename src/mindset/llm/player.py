@@ -53,10 +53,12 @@ class Player:
         for piece in recorded.pieces:
             last = from_json(piece.event)
             yield last
+        if isinstance(last, Finished):
+            return
         _raise_again(recorded)
         if asked.verb != "complete":
             yield result_from(asked.verb, recorded.outcome.result)
-        elif not isinstance(last, Finished):
+        else:
             yield Finished("cancelled")
 
     def _find(self, asked: Asked, nth: int) -> Recorded:

@@ -8,7 +8,7 @@ from mindset.llm.budget import Tariff
 __all__ = ["tariff_of"]
 
 
-def tariff_of(model: str, remote: bool) -> Tariff:
+def tariff_of(model: str, *, free: bool) -> Tariff:
     """The tariff of MODEL; asking it is what loads the list."""
 
     def priced(usage: Usage) -> float | None:
@@ -16,7 +16,7 @@ def tariff_of(model: str, remote: bool) -> Tariff:
 
         return price(model, usage)
 
-    def free(_: Usage) -> float:
+    def nothing(_: Usage) -> float:
         return 0.0
 
-    return priced if remote else free
+    return nothing if free else priced
