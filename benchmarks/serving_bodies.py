@@ -14,7 +14,20 @@ from typing import Any
 
 __all__ = ["body", "message", "noise", "schemas_by_path"]
 
-_ODD = ("", " ", "\x00", "é", "\u202e", "😀", "\uffff", "a" * 300, "<|im_start|>", "../../etc/passwd", "' or 1=1 --", "%s%n")
+_ODD = (
+    "",
+    " ",
+    "\x00",
+    "é",
+    "\u202e",
+    "😀",
+    "\uffff",
+    "a" * 300,
+    "<|im_start|>",
+    "../../etc/passwd",
+    "' or 1=1 --",
+    "%s%n",
+)
 _NUMBERS = (0, 1, -1, 2, 0.5, -0.0, 1e-300, 1e300, 2**31, 2**63, -(2**63), 2**64, 10**30)
 
 
@@ -51,7 +64,9 @@ def noise(rng: random.Random) -> bytes:
         return "".join(rng.choice('{}[]",:0123456789eE+-.\\untrfals \n') for _ in range(length)).encode()
     if kind == 2:
         return rng.choice((b"[", b'{"a":', b"[[", b'{"":[')) * rng.choice((10, 1000, 50_000))
-    return rng.choice((b"NaN", b"[1e999]", b'"\\ud800"', b"\xef\xbb\xbf{}", b"{}" * 3, b"9" * 5000, b'{"a":\xff}'))
+    return rng.choice(
+        (b"NaN", b"[1e999]", b'"\\ud800"', b"\xef\xbb\xbf{}", b"{}" * 3, b"9" * 5000, b'{"a":\xff}')
+    )
 
 
 def message(rng: random.Random, descriptor: Any) -> bytes:

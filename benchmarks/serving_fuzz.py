@@ -1,6 +1,6 @@
 """Thousands of bodies and messages at a server: none may be answered by a 5xx, by nothing, or by a hanging connection.
 
-    python -m benchmarks.serving_fuzz --count 10000 --seed 0
+python -m benchmarks.serving_fuzz --count 10000 --seed 0
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def check_reply(status: int, kind: str, told: bytes) -> str | None:
         return f"{status}: {told[:300]!r}"
     if kind.startswith("text/event-stream"):
         end = told.rstrip().rsplit(b"\n\n", 1)[-1]
-        whole = end.endswith(b"data: [DONE]") or b'"response.completed"' in end or b'"response.incomplete"' in end
+        whole = (
+            end.endswith(b"data: [DONE]") or b'"response.completed"' in end or b'"response.incomplete"' in end
+        )
         return None if whole else f"a stream that ends in {end[:200]!r}"
     try:
         value = json.loads(told)
@@ -97,7 +99,11 @@ def check_reply(status: int, kind: str, told: bytes) -> str | None:
     if status < 400:
         return None
     error = value.get("error")
-    if set(error or ()) != {"message", "type", "param", "code"} or not error["message"] or "\n" in error["message"]:
+    if (
+        set(error or ()) != {"message", "type", "param", "code"}
+        or not error["message"]
+        or "\n" in error["message"]
+    ):
         return f"{status} with an error that is none: {told[:200]!r}"
     return None
 
@@ -185,7 +191,9 @@ def main() -> None:
     found = fuzz(given.count, given.seed)
     for what, count in sorted(found.statuses.items()):
         print(f"{count:7,}  {what}")
-    print(f"{found.sent:,} sent in {time.monotonic() - begun:.0f} s, slowest {found.slowest:.2f} s, {found.left} left")
+    print(
+        f"{found.sent:,} sent in {time.monotonic() - begun:.0f} s, slowest {found.slowest:.2f} s, {found.left} left"
+    )
     for failure in found.failures[:20]:
         print(failure)
     raise SystemExit(bool(found.failures or found.left))

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mindset.cli.app import app
 
 pytest.importorskip("grpc", reason="the extra `serve` is missing")
-TOKEN = "a-token-of-many-letters"  # noqa: S105
+TOKEN = "a-token-of-many-letters"
 
 
 def run(*arguments: object, code: int) -> Result:
@@ -32,7 +32,8 @@ def script(tmp_path: Path) -> str:
     [
         (["--host", "0.0.0.0"], "give --token-file FILE or set MINDSET_TOKEN"),  # noqa: S104
         (["--host", "example.org", "--http", "0"], "give --token-file FILE"),
-        (["--seed", "1"], "is not loaded here"),
+        (["--threads", "1"], "is not loaded here"),
+        (["--seed", "-1"], "x>=0"),
         (["--http", "70000"], "0<=x<=65535"),
         (["--grpc", "70000"], "0<=x<=65535"),
         (["--queue", "0"], "x>=1"),
@@ -43,7 +44,9 @@ def script(tmp_path: Path) -> str:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_meant_is_said_before_anything_is_loaded(script: str, options: list[str], words: str) -> None:
+def test_what_cannot_be_meant_is_said_before_anything_is_loaded(
+    script: str, options: list[str], words: str
+) -> None:
     assert words in run(script, *options, code=2).stderr
 
 

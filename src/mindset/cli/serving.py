@@ -5,24 +5,23 @@ A shell over `llm.serve`. Invariant: what is wrong with the places, the token or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mindset.cli import failures, options, render
-from mindset.graft.runtime import Runtime
+from mindset.graft.runtime import Dtype, Runtime
 
 if TYPE_CHECKING:
-    from mindset.llm.client import Client
     from mindset.llm.serve.listening import Urls
 
 __all__ = ["serve"]
 
-PORT = click.IntRange(0, 65535)
+PORT: Any = click.IntRange(0, 65535)
 DEFAULT_PORT = 8080
 
 
@@ -34,7 +33,20 @@ class GrpcPlace(click.ParamType[int | Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Path:
         """A number is a port."""
         text = str(value)
-        return PORT.convert(text, param, ctx) if text.isdecimal() else Path(text)
+        return int(PORT.convert(text, param, ctx)) if text.isdecimal() else Path(text)
+
+
+def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device --dtype --threads`; the command receives them as one `runtime`."""
+
+    @wraps(command)
+    def with_runtime(*args: Any, device: str, dtype: Dtype | None, threads: int, **kwargs: Any) -> Any:
+        return command(*args, runtime=Runtime(device, dtype, threads), **kwargs)
+
+    decorated: Callable[..., Any] = with_runtime
+    for option in reversed(options.RUNTIME[:3]):
+        decorated = option(decorated)
+    return decorated
 
 
 @click.command(cls=failures.Command, short_help="Serve a model to other programs.")
@@ -54,7 +66,10 @@ class GrpcPlace(click.ParamType[int | Path]):
     "--queue", type=click.IntRange(min=1), default=64, metavar="N",
     help="Requests at once, waiting ones too.  [64]",
 )  # fmt: skip
-@options.runtime_options
+@loading_options
+@click.option(
+    "--seed", type=click.IntRange(min=0), metavar="N", help="For requests that name none.  [each a new one]"
+)
 @options.json_option
 def serve(
     *,
@@ -68,6 +83,7 @@ def serve(
     origins: tuple[str, ...],
     queue: int,
     runtime: Runtime,
+    seed: int | None,
     as_json: bool,
 ) -> None:
     """Serve a model to other programs.
@@ -100,17 +116,17 @@ def serve(
     path = grpc if isinstance(grpc, Path) else None
     doors = Doors(host, http, grpc if isinstance(grpc, int) else None, socket, path)
     token = read_token(file=token_file)
-    with _settings(model, runtime) as settings:
-        server = Server(
-            open_client(model, attempts=1, **settings),
-            doors,
-            token=token,
-            origins=origins,
-            names=names or _names(model),
-            limits=Limits(places=queue),
-            memory=_memory(model),
-        )
-        serve_client(server, ready=lambda urls: _tell(model, urls, as_json))
+    server = Server(
+        open_client(model, attempts=1, **_settings(model, runtime, queue)),
+        doors,
+        token=token,
+        origins=origins,
+        names=names or _names(model),
+        limits=Limits(places=queue),
+        memory=_memory(model),
+        seed=seed,
+    )
+    serve_client(server, ready=lambda urls: _tell(model, urls, as_json))
 
 
 def _tell(model: str, urls: Urls, as_json: bool) -> None:
@@ -142,16 +158,18 @@ def _memory(model: str) -> Path | None:
     return Path(name.value) if there else None
 
 
-@contextmanager
-def _settings(model: str, runtime: Runtime) -> Iterator[dict[str, Any]]:
+def _settings(model: str, runtime: Runtime, queue: int) -> dict[str, Any]:
     """What a model that is loaded here is opened with; others have nothing to do with it."""
     from mindset.errors import UsageError
     from mindset.graft.sources import parse_model
 
-    if parse_model(model).kind == "remote":
-        if runtime != Runtime():
-            raise UsageError(f"{model} is not loaded here: leave --device, --dtype, --threads and --seed alone")
-        yield {}
-        return
-    with runtime.active():
-        yield {"device": runtime.device, "dtype": runtime.torch_dtype, "seed": runtime.seed}
+    if parse_model(model).kind != "remote":
+        return {
+            "device": runtime.device,
+            "dtype": runtime.torch_dtype,
+            "threads": runtime.threads,
+            "queue": queue,
+        }
+    if runtime != Runtime():
+        raise UsageError(f"{model} is not loaded here: leave --device, --dtype and --threads alone")
+    return {}

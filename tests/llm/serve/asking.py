@@ -41,7 +41,12 @@ class Answer:
 
 
 def ask(
-    url: str, path: str, body: Any = None, *, method: str | None = None, headers: Mapping[str, str] | None = None
+    url: str,
+    path: str,
+    body: Any = None,
+    *,
+    method: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """One request on a connection of its own; a body that is no bytes is sent as JSON."""
     parts = urlsplit(url)

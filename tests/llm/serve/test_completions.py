@@ -21,7 +21,9 @@ def test_a_text_continued_by_openais_client(echo: str, stream: bool, echoes: boo
     asked: Any = {"model": "echo", "prompt": "Once upon", "max_tokens": 3, "echo": echoes}
     with openai.OpenAI(base_url=f"{echo}/v1", api_key="none") as client:
         if stream:
-            chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+            chunks = list(
+                client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+            )
             text = "".join(one.choices[0].text for one in chunks if one.choices)
             reason, usage = chunks[-2].choices[0].finish_reason, chunks[-1].usage
         else:
@@ -45,14 +47,20 @@ class Probable(ScriptedClient):
     async def _stream(self, request: Request) -> Any:
         yield Started("tiny")
         for word in ("ab", "c"):
-            yield TextPiece(word, (Token(word, -0.5, None, (Alternative(word, -0.5), Alternative("z", -3.0))),))
+            yield TextPiece(
+                word, (Token(word, -0.5, None, (Alternative(word, -0.5), Alternative("z", -3.0))),)
+            )
         yield Finished("stop")
 
 
 def test_probabilities_in_the_older_shape(served: Callable[..., Server]) -> None:
     url = served(Probable(["unused"], model="tiny")).urls.http
     whole = ask(url, PATH, {"prompt": "x", "logprobs": 2}).json["choices"][0]["logprobs"]
-    assert (whole["tokens"], whole["token_logprobs"], whole["text_offset"]) == (["ab", "c"], [-0.5, -0.5], [0, 2])
+    assert (whole["tokens"], whole["token_logprobs"], whole["text_offset"]) == (
+        ["ab", "c"],
+        [-0.5, -0.5],
+        [0, 2],
+    )
     assert whole["top_logprobs"] == [{"ab": -0.5, "z": -3.0}, {"c": -0.5, "z": -3.0}]
     pieces = ask(url, PATH, {"prompt": "x", "logprobs": 2, "stream": True}).events
     told = [one["choices"][0]["logprobs"] for one in pieces[:-1]]

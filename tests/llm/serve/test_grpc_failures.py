@@ -5,7 +5,9 @@ import pytest
 from mindset import errors
 from mindset.errors import CallError, MindsetError, OverloadedError
 
-grpc = pytest.importorskip("grpc", reason="the extra `serve` is missing")
+pytest.importorskip("grpc", reason="the extra `serve` is missing")
+import grpc
+
 from mindset.llm.serve.desk import DrainingError
 from mindset.llm.serve.errors import RefusedError, told
 from mindset.llm.serve.grpc_failures import as_error, as_status
@@ -14,7 +16,9 @@ from mindset.llm.serve.grpc_failures import as_error, as_status
 class Failed(grpc.RpcError):  # type: ignore[misc]
     """A failed call, as gRPC's client has it."""
 
-    def __init__(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         super().__init__()
         self._told = code, details, metadata
 

@@ -26,7 +26,7 @@ from mindset.llm.serve.table import ENDPOINTS
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
-TOKEN = "a-token-of-many-letters"  # noqa: S105
+TOKEN = "a-token-of-many-letters"
 POSTS = [one.path for one in ENDPOINTS if one.method == "POST"]
 GETS = [one.path.replace("{name:path}", "echo") for one in ENDPOINTS if one.method == "GET"]
 Serve = Callable[..., Server]
@@ -177,7 +177,8 @@ def test_a_body_that_does_not_come(served: Serve) -> None:
     [
         ("localhost", 200), ("LocalHost:1", 200), ("127.0.0.1:99", 200), ("[::1]", 200), ("[::1]:8080", 200),
         ("evil.example", 403), ("evil.example:8080", 403), ("localhost.evil.example", 403), ("127.0.0.1.nip.io", 403),
-        ("localhost@evil.example", 403), ("evil.example@localhost", 403), ("localhost/x", 403), ("", 403), ("0.0.0.0", 403),
+        ("localhost@evil.example", 403), ("evil.example@localhost", 403), ("localhost/x", 403),
+        ("", 403), ("0.0.0.0", 403),  # noqa: S104
         ("[::1", 403), ("localhost:x", 403), ("localhost,evil.example", 403),
     ],
 )  # fmt: skip
@@ -224,7 +225,16 @@ def test_without_the_token_nothing_but_health(served: Serve) -> None:
     assert ask(url, "/health").status == 200
     for path in [one for one in GETS if one != "/health"]:
         assert ask(url, path).status == 401
-    for shown in ("", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", TOKEN, f"Bearer {TOKEN[:-1]}", "Bearer \xff"):
+    for shown in (
+        "",
+        "Bearer",
+        "Bearer wrong",
+        f"Basic {TOKEN}",
+        f"Bearer {TOKEN}x",
+        TOKEN,
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer \xff",
+    ):
         reply = ask(url, CHAT, b"{not read", headers={"Authorization": shown} if shown else {})
         assert (reply.status, reply.error["type"]) == (401, "authentication_error")
         assert reply.headers["www-authenticate"] == "Bearer"
@@ -257,15 +267,20 @@ def test_web_pages_may_ask_only_where_they_are_allowed(served: Serve) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- places
+def request(body: str) -> bytes:
+    """A dialog as bytes for a socket."""
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
 def test_who_goes_away_frees_a_place(served: Serve) -> None:
     client = EchoClient(pace=0.05)
     server = served(client, limits=Limits(places=2))
     body = json.dumps({"messages": [{"role": "user", "content": "word " * 400}], "stream": True})
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     parts = urlsplit(server.urls.http)
     gone = [socket.create_connection((parts.hostname, parts.port)) for _ in range(2)]
     for one in gone:
-        one.sendall((head + body).encode())
+        one.sendall(request(body))
     until(lambda: server.desk.taken == 2)
     full = ask(server.urls.http, CHAT, HELLO)
     assert (full.status, full.error["type"], full.headers["retry-after"]) == (429, "rate_limit_error", "1")
@@ -284,23 +299,21 @@ def test_who_goes_away_before_the_first_word_frees_a_place(served: Serve) -> Non
     server = served(EchoClient(delay=30))
     for stream in (True, False):
         body = json.dumps(HELLO | {"stream": stream})
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         parts = urlsplit(server.urls.http)
         with socket.create_connection((parts.hostname, parts.port)) as one:
-            one.sendall((head + body).encode())
+            one.sendall(request(body))
             until(lambda: server.desk.taken == 1)
         until(lambda: server.desk.taken == 0)
 
 
 def test_who_reads_nothing_is_given_up(served: Serve) -> None:
     server = served(limits=Limits(send_seconds=0.5, body_bytes=64 << 20))
-    body = json.dumps({"messages": [{"role": "user", "content": "w " * 200_000}], "stream": True})
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    body = json.dumps({"messages": [{"role": "user", "content": f"{'w' * 9000} " * 2000}], "stream": True})
     parts = urlsplit(server.urls.http)
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.connect((parts.hostname, parts.port))
-        one.sendall((head + body).encode())
+        one.sendall(request(body))
         until(lambda: server.desk.taken == 1)
         until(lambda: server.desk.taken == 0, 60)
     assert server.desk.metrics.cancelled == 1
@@ -332,11 +345,18 @@ def test_many_at_once_each_get_their_own(served: Serve) -> None:
 def test_curl_at_the_port_and_at_the_socket(served: Serve, tmp_path: Path) -> None:
     server = served(None, Doors(http=0, socket=tmp_path / "s"))
     data = ["-H", "Content-Type: application/json", "-d", json.dumps(HELLO | {"stream": True})]
-    for where in ([server.urls.http + "/chat/completions"], ["--unix-socket", tmp_path / "s", "http://anything" + CHAT]):
-        done = subprocess.run(["curl", "-sN", "--max-time", "20", *where, *data], capture_output=True, text=True)
+    for where in (
+        [server.urls.http + "/chat/completions"],
+        ["--unix-socket", tmp_path / "s", "http://anything" + CHAT],
+    ):
+        done = subprocess.run(
+            ["curl", "-sN", "--max-time", "20", *where, *data], capture_output=True, text=True
+        )
         assert done.stdout.endswith("data: [DONE]\n\n")
     assert (tmp_path / "s").stat().st_mode & 0o077 == 0
-    forgot = subprocess.run(["curl", "-s", server.urls.http + "/chat/completions", "-d", "{}"], capture_output=True, text=True)
+    forgot = subprocess.run(
+        ["curl", "-s", server.urls.http + "/chat/completions", "-d", "{}"], capture_output=True, text=True
+    )
     assert "send the header Content-Type: application/json" in forgot.stdout
 
 

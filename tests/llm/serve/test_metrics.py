@@ -5,7 +5,9 @@ import re
 from mindset.calls.call import Usage
 from mindset.llm.serve.metrics import Metrics
 
-LINE = re.compile(r'(# (HELP|TYPE) \w+ .+|\w+(\{\w+="([^"\\\n]|\\["\\n])*"(,\w+="([^"\\\n]|\\["\\n])*")*\})? [\d.e+-]+)')
+LINE = re.compile(
+    r'(# (HELP|TYPE) \w+ .+|\w+(\{\w+="([^"\\\n]|\\["\\n])*"(,\w+="([^"\\\n]|\\["\\n])*")*\})? [\d.e+-]+)'
+)
 
 
 def test_every_line_is_one_that_prometheus_reads() -> None:

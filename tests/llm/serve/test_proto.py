@@ -49,7 +49,9 @@ def test_every_call_has_a_stub_and_a_servicer() -> None:
 def test_numbers_once_given_are_kept() -> None:
     """A field may be added, with its number in the file beside the proto; none may change or be given again."""
     pinned, now = json.loads(NUMBERS.read_text(encoding="utf-8")), numbers()
-    assert now == pinned, "add what is new to llm.numbers.json; a number that is there is never used for something else"
+    assert now == pinned, (
+        "add what is new to llm.numbers.json; a number that is there is never used for something else"
+    )
 
 
 def numbers() -> dict[str, Any]:

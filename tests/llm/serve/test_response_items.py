@@ -5,7 +5,16 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindset.llm.events import Event, Finished, ReasoningPiece, Started, TextPiece, Token, ToolCallPiece, collect
+from mindset.llm.events import (
+    Event,
+    Finished,
+    ReasoningPiece,
+    Started,
+    TextPiece,
+    Token,
+    ToolCallPiece,
+    collect,
+)
 from mindset.llm.messages import Reasoning
 from mindset.llm.serve.response_items import Items
 
@@ -37,9 +46,13 @@ def test_the_items_say_what_the_events_add_up_to(drawn: list[tuple[int, str]]) -
     assert open_items == set()
     answer = collect([Started("x"), *pieces, Finished("stop")])
     texts = [part["text"] for item in items.told if item["type"] == "message" for part in item["content"]]
-    thoughts = [part["text"] for item in items.told if item["type"] == "reasoning" for part in item["content"]]
+    thoughts = [
+        part["text"] for item in items.told if item["type"] == "reasoning" for part in item["content"]
+    ]
     assert "".join(texts) == answer.text
-    assert "".join(thoughts) == "".join(part.text for part in answer.message.parts if isinstance(part, Reasoning))
+    assert "".join(thoughts) == "".join(
+        part.text for part in answer.message.parts if isinstance(part, Reasoning)
+    )
     calls = sorted(item["arguments"] for item in items.told if item["type"] == "function_call")
     assert calls == sorted(call.arguments for call in answer.message.tool_calls)
     assert all(item["status"] == "completed" for item in items.told)

@@ -30,7 +30,10 @@ def test_an_answer_at_once(served: Callable[..., Server]) -> None:
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (4, 4, 8)
     with client_of(served()) as client:
         short = client.responses.create(model="echo", input="hello there", max_output_tokens=2)
-    assert (short.status, short.incomplete_details and short.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert (short.status, short.incomplete_details and short.incomplete_details.reason) == (
+        "incomplete",
+        "max_output_tokens",
+    )
 
 
 def test_a_stream_ends_in_what_comes_at_once(served: Callable[..., Server]) -> None:
@@ -88,7 +91,9 @@ def test_every_kind_of_item(served: Callable[..., Server]) -> None:
                 {"role": "developer", "content": "Now."},
             ],
         )  # fmt: skip
-        client.responses.create(model="tiny", input="x", text={"format": {"type": "json_object"}}, tool_choice="auto")
+        client.responses.create(
+            model="tiny", input="x", text={"format": {"type": "json_object"}}, tool_choice="auto"
+        )
     first, second = script.requests
     assert [(one.role, one.parts) for one in first.messages] == [
         ("system", (Text("Be brief."),)),
@@ -110,7 +115,11 @@ def test_every_kind_of_item(served: Callable[..., Server]) -> None:
         ({"input": None}, "input", "string"),
         ({"input": [{"type": "file_search_call"}]}, "input.0", "file_search_call"),
         ({"input": [{"type": 5}]}, "input.0", "tag"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input.0.content.0", "input_file"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file"}]}]},
+            "input.0.content.0",
+            "input_file",
+        ),
         ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role", "user"),
         ({"tools": [{"type": "web_search", "name": "x"}]}, "tools.0.type", "function"),
         ({"tool_choice": "required"}, "tool_choice", "no tools"),
@@ -129,7 +138,9 @@ def test_what_cannot_be_meant(echo: str, change: dict[str, Any], param: str, wor
 
 
 def test_a_failure_in_the_middle(served: Callable[..., Server]) -> None:
-    with client_of(served(ScriptedClient([Line("a b c", fails="dead", fails_after=1)], model="tiny"))) as client:
+    with client_of(
+        served(ScriptedClient([Line("a b c", fails="dead", fails_after=1)], model="tiny"))
+    ) as client:
         stream = client.responses.create(model="tiny", input="x", stream=True)
         with pytest.raises(openai.APIError, match="dead"):
             list(stream)

@@ -56,15 +56,27 @@ def test_places_that_are_taken(served: Serve, tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         for doors in (Doors(http=port), Doors(grpc=port)):
-            with pytest.raises(BusyError, match=f"127.0.0.1:{port}: cannot listen there"), serving(EchoClient(), doors):
+            with (
+                pytest.raises(BusyError, match=f"127.0.0.1:{port}: cannot listen there"),
+                serving(EchoClient(), doors),
+            ):
                 pass
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="is no socket"), serving(EchoClient(), Doors(socket=tmp_path / "file")):
+    with (
+        pytest.raises(UsageError, match="is no socket"),
+        serving(EchoClient(), Doors(socket=tmp_path / "file")),
+    ):
         pass
     served(None, Doors(socket=tmp_path / "s"))
-    with pytest.raises(BusyError, match="another process serves there"), serving(EchoClient(), Doors(socket=tmp_path / "s")):
+    with (
+        pytest.raises(BusyError, match="another process serves there"),
+        serving(EchoClient(), Doors(socket=tmp_path / "s")),
+    ):
         pass
-    with pytest.raises(UsageError, match="no host"), serving(EchoClient(), Doors("nowhere.invalid", http=0), token="x" * 20):
+    with (
+        pytest.raises(UsageError, match="no host"),
+        serving(EchoClient(), Doors("nowhere.invalid", http=0), token="x" * 20),
+    ):
         pass
 
 
@@ -107,7 +119,10 @@ class Missing(ScriptedClient):
 
 
 def test_a_model_that_is_missing_is_found_out_before_anybody_asks(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no such model"), serving(Missing(["x"]), Doors(socket=tmp_path / "s")):
+    with (
+        pytest.raises(MissingError, match="no such model"),
+        serving(Missing(["x"]), Doors(socket=tmp_path / "s")),
+    ):
         pytest.fail("it serves")
     assert list(tmp_path.iterdir()) == []
 
@@ -138,7 +153,11 @@ def test_draining_ends_what_runs_and_refuses_what_comes() -> None:
         server.stop()
         until(lambda: server.desk.draining)
         refused = ask(url, CHAT, {"messages": HELLO})
-        assert (refused.status, refused.error["code"], refused.headers["retry-after"]) == (503, "stopping", "5")
+        assert (refused.status, refused.error["code"], refused.headers["retry-after"]) == (
+            503,
+            "stopping",
+            "5",
+        )
         health = ask(url, "/health")
         assert (health.status, health.json["status"]) == (503, "draining")
         assert not client.closed

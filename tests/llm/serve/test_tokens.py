@@ -17,7 +17,9 @@ def test_text_comes_back(echo: str, text: str) -> None:
     assert ask(echo, "/v1/decode", {"ids": told["ids"]}).json["text"] == text
 
 
-@pytest.mark.parametrize("body", [{}, {"ids": None}, {"ids": ["a"]}, {"ids": [True]}, {"ids": [-1]}, {"ids": [256]}], ids=str)
+@pytest.mark.parametrize(
+    "body", [{}, {"ids": None}, {"ids": ["a"]}, {"ids": [True]}, {"ids": [-1]}, {"ids": [256]}], ids=str
+)
 def test_tokens_that_are_none(echo: str, body: dict[str, object]) -> None:
     reply = ask(echo, "/v1/decode", body)
     assert reply.status == 400

@@ -35,7 +35,14 @@ def some(required: dict[str, Any], **optional: Any) -> st.SearchStrategy[dict[st
 
 
 ALTERNATIVE = some({"text": TEXT, "logprob": NUMBER, "id": ID})
-READ = some({"layer": st.integers(0, 99), "slot": st.integers(0, 2**40), "influence": NUMBER, "overlay": st.none() | TEXT})
+READ = some(
+    {
+        "layer": st.integers(0, 99),
+        "slot": st.integers(0, 2**40),
+        "influence": NUMBER,
+        "overlay": st.none() | TEXT,
+    }
+)
 TOKEN = some(
     {"text": TEXT, "logprob": st.none() | NUMBER, "id": ID},
     alternatives=st.lists(ALTERNATIVE, max_size=2),
@@ -49,8 +56,13 @@ EVENTS = st.one_of(
     some({"event": st.just("tool_call"), "index": st.integers(0, 99)}, id=TEXT, name=TEXT, arguments=TEXT),
     some({"event": st.just("retried"), "reason": TEXT, "wait": NUMBER}),
     some(
-        {"event": st.just("finished"), "reason": st.sampled_from(["stop", "length", "tool_calls", "cancelled", "error"])},
-        usage=some({}, prompt_tokens=COUNT, completion_tokens=COUNT, cached_tokens=COUNT, reasoning_tokens=COUNT),
+        {
+            "event": st.just("finished"),
+            "reason": st.sampled_from(["stop", "length", "tool_calls", "cancelled", "error"]),
+        },
+        usage=some(
+            {}, prompt_tokens=COUNT, completion_tokens=COUNT, cached_tokens=COUNT, reasoning_tokens=COUNT
+        ),
     ),
 )
 
@@ -87,10 +99,7 @@ def test_a_pass_comes_back_to_the_bit(rows: int) -> None:
     parts = [pb.ForwardPart.FromString(part.SerializeToString()) for part in forward_parts(found)]
     assert max(part.ByteSize() for part in parts) < CHUNK_BYTES + 1000
     assert (len(parts) > 3) is (rows == 5000)
-    joined = ForwardParts()
-    for part in (parts[0], *reversed(parts[1:])):
-        joined.add(part)
-    back = joined.whole()
+    back = joined(parts[0], *reversed(parts[1:]))
     np.testing.assert_array_equal(back.logits, found.logits)
     np.testing.assert_array_equal(back.hidden_states, found.hidden_states)
     assert back.attention is None
@@ -123,10 +132,15 @@ def test_vectors_come_back_to_the_bit(shape: tuple[int, int]) -> None:
 )
 def test_arrays_that_are_none(change: dict[str, Any], words: str) -> None:
     good: dict[str, Any] = {"name": "logits", "dtype": "<f4", "shape": [1, 2], "offset": 0, "data": b"x" * 8}
-    parts = ForwardParts()
     with pytest.raises(FormatError, match=words):
-        parts.add(pb.ForwardPart(tensors=[pb.Tensor(**(good | change))]))
-        parts.whole()
+        joined(pb.ForwardPart(tensors=[pb.Tensor(**(good | change))]))
+
+
+def joined(*parts: pb.ForwardPart) -> Forward:
+    whole = ForwardParts()
+    for part in parts:
+        whole.add(part)
+    return whole.whole()
 
 
 def test_a_pass_without_a_beginning() -> None:

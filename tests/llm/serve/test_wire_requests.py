@@ -23,7 +23,9 @@ from mindset.llm.serve.wire_requests import (
 
 LIMITS = Limits()
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-JSON = st.dictionaries(TEXT, st.none() | st.booleans() | TEXT | st.lists(st.integers(-5, 5), max_size=2), max_size=3)
+JSON = st.dictionaries(
+    TEXT, st.none() | st.booleans() | TEXT | st.lists(st.integers(-5, 5), max_size=2), max_size=3
+)
 PART = st.tuples(st.integers(0, 6), TEXT, TEXT, st.booleans(), st.binary(max_size=5))
 MESSAGE = st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(PART, max_size=3))
 OPTIONS = st.fixed_dictionaries(
@@ -113,7 +115,10 @@ def test_what_protobuf_cannot_carry_is_refused() -> None:
         ({"messages": [{"role": "wizard"}]}, "wizard"),
         ({"messages": [{"role": "user", "parts": [{}]}]}, "empty part"),
         ({"messages": [{"role": "user", "parts": [{"image": {}}]}]}, "either data or a url"),
-        ({"messages": [{"role": "user", "parts": [{"image": {"data": b"x" * 99}}]}]}, "picture of more than 50"),
+        (
+            {"messages": [{"role": "user", "parts": [{"image": {"data": b"x" * 99}}]}]},
+            "picture of more than 50",
+        ),
         ({"messages": [{"role": "user"}] * 4}, "4 messages"),
         ({"prompt": "x", "options": {"schema": "{"}}, "the schema: .* no JSON"),
         ({"prompt": "x", "options": {"schema": "[]"}}, "the schema is a JSON object, not list"),
@@ -121,7 +126,10 @@ def test_what_protobuf_cannot_carry_is_refused() -> None:
         ({"prompt": "x", "options": {"temperature": float("nan")}}, "temperature=nan"),
         ({"prompt": "x", "options": {"max_tokens": 0}}, "max_tokens=0"),
         ({"prompt": "x", "options": {"schema": "{}", "regex": "a"}}, "not both"),
-        ({"prompt": "x", "tools": [{"name": "a", "parameters": "5"}]}, "parameters is a JSON object, not int"),
+        (
+            {"prompt": "x", "tools": [{"name": "a", "parameters": "5"}]},
+            "parameters is a JSON object, not int",
+        ),
         ({"prompt": "x", "tools": [{}] * 3}, "3 tools"),
     ],
     ids=str,

@@ -12,7 +12,11 @@ __all__ = ["HEALTH", "METRICS"]
 async def health(asked: Asked) -> Reply:
     """Whether requests are taken."""
     desk = asked.desk
-    told = {"status": "draining" if desk.draining else "ok", "taken": desk.taken, "places": desk.limits.places}
+    told = {
+        "status": "draining" if desk.draining else "ok",
+        "taken": desk.taken,
+        "places": desk.limits.places,
+    }
     return json_reply(told, 503 if desk.draining else 200)
 
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from mindset.calls.call import Usage
 from mindset.calls.canonical import Json
@@ -32,6 +33,8 @@ async def events_of(asked: Asked, request: Request) -> AsyncIterator[Event]:
     desk, begun = asked.desk, time.monotonic()
     held: list[Event] = []
     said = False
+    if request.options.seed is None and desk.seed is not None:
+        request = replace(request, options=replace(request.options, seed=desk.seed))
     async with desk.client.complete(request, timeout=asked.timeout) as stream:
         async for event in stream:
             if not said and isinstance(event, Started | Retried):

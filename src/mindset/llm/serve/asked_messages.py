@@ -19,7 +19,16 @@ from mindset.llm.serve.body import Body
 from mindset.llm.serve.errors import RefusedError
 from mindset.llm.serve.limits import Limits
 
-__all__ = ["AskedMessage", "AskedTool", "ToolChoice", "Words", "image", "messages_of", "tool_choice_of", "tools_of"]
+__all__ = [
+    "AskedMessage",
+    "AskedTool",
+    "ToolChoice",
+    "Words",
+    "image",
+    "messages_of",
+    "tool_choice_of",
+    "tools_of",
+]
 
 _NAME = r"^[A-Za-z0-9_.:/-]{1,128}$"
 _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]+);base64,", re.IGNORECASE)
@@ -94,7 +103,9 @@ class ToolMessage(Body):
     name: str | None = None
 
 
-AskedMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+AskedMessage = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
 
 
 class Function(Body):
@@ -135,14 +146,18 @@ def messages_of(asked: list[Any], limits: Limits) -> tuple[Message, ...]:
 
 def tools_of(asked: list[AskedTool] | None) -> tuple[ToolSpec, ...]:
     """Ours for those of a body."""
-    return tuple(_tool(one.function.name, one.function.description, one.function.parameters) for one in asked or ())
+    return tuple(
+        _tool(one.function.name, one.function.description, one.function.parameters) for one in asked or ()
+    )
 
 
 def tool_choice_of(choice: str | ChosenTool | None, tools: tuple[ToolSpec, ...]) -> str | None:
     """The choice by name; one that names no tool of the request is refused."""
     name = choice.function.name if isinstance(choice, ChosenTool) else choice
     if isinstance(choice, ChosenTool) and name not in {tool.name for tool in tools}:
-        raise RefusedError(400, f"tool_choice names {name!r}, which is not among the tools", param="tool_choice")
+        raise RefusedError(
+            400, f"tool_choice names {name!r}, which is not among the tools", param="tool_choice"
+        )
     if name == "required" and not tools:
         raise RefusedError(400, "tool_choice is required, and there are no tools", param="tool_choice")
     return name if tools else None
@@ -153,7 +168,9 @@ def image(url: str, limits: Limits, param: str) -> Image:
     found = _DATA_URL.match(url)
     if found is None:
         if not url.startswith(("https://", "http://")) or len(url) > _LONGEST_URL:
-            raise RefusedError(400, f"{param}: a picture is data:image/TYPE;base64,... or an https address", param=param)
+            raise RefusedError(
+                400, f"{param}: a picture is data:image/TYPE;base64,... or an https address", param=param
+            )
         return Image(url=url)
     encoded = url[found.end() :]
     if len(encoded) * 3 // 4 > limits.image_bytes + 2:
@@ -181,7 +198,9 @@ def _message(one: Any, limits: Limits, param: str) -> Message:
     return Message(
         "user",
         tuple(
-            Text(part.text) if isinstance(part, Words) else image(part.image_url.url, limits, f"{param}.content.{place}")
+            Text(part.text)
+            if isinstance(part, Words)
+            else image(part.image_url.url, limits, f"{param}.content.{place}")
             for place, part in enumerate(one.content)
         ),
     )

@@ -43,7 +43,9 @@ def read_token(token: str | None = None, file: Path | None = None) -> str | None
         token = _of_file(Path(file))
     if token is None:
         token = os.environ.get(TOKEN_VARIABLE) or None
-    if token is not None and (len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token):
+    if token is not None and (
+        len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token
+    ):
         raise UsageError(
             f"a token has {_SHORTEST} or more printable ASCII characters without spaces; make one with: "
             "python -c 'import secrets; print(secrets.token_urlsafe())'"
@@ -96,7 +98,9 @@ class Gate:
         same = hmac.compare_digest(given, self.token.encode())
         if scheme.lower() != "bearer" or not same:
             what = "a wrong token" if given else "no token"
-            raise RefusedError(401, f"{what}; send the header Authorization: Bearer TOKEN", code="invalid_api_key")
+            raise RefusedError(
+                401, f"{what}; send the header Authorization: Bearer TOKEN", code="invalid_api_key"
+            )
 
     def check_host(self, hosts: Sequence[str]) -> None:
         """Refuse a name that is not ours, where no token tells friend from foe; `hosts`: the Host headers."""
@@ -113,10 +117,14 @@ class Gate:
     def check_origin(self, origins: Sequence[str], hosts: Sequence[str]) -> None:
         """Refuse a browser that asks for a page which is not allowed."""
         for origin in origins:
-            ours = any(origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower()) for host in hosts)
+            ours = any(
+                origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower()) for host in hosts
+            )
             if not ours and not self.allows(origin):
                 raise RefusedError(
-                    403, f"the origin {origin[:200]!r} may not ask; allow it with --allow-origin", code="origin"
+                    403,
+                    f"the origin {origin[:200]!r} may not ask; allow it with --allow-origin",
+                    code="origin",
                 )
 
     def allows(self, origin: str) -> bool:

@@ -7,6 +7,7 @@ UTF-8; everything else is refused here, in one sentence, so that nothing behind 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -112,13 +113,15 @@ def _below(level: Sequence[Json]) -> Iterator[Json]:
             yield from value.values()
         elif isinstance(value, list):
             yield from value
-        elif isinstance(value, int | float) and not -_LARGEST < value < _LARGEST and not _fits(value):
+        elif _is_too_large(value):
             raise RefusedError(400, "a number in the body is too large")
 
 
-def _fits(value: float) -> bool:
+def _is_too_large(value: Json) -> bool:
     """A float may be large, as long as it is finite."""
-    return isinstance(value, float) and value - value == 0
+    if isinstance(value, float):
+        return math.isinf(value)
+    return isinstance(value, int) and not -_LARGEST < value < _LARGEST
 
 
 def _refused(error: ValidationError, value: Json) -> RefusedError:
@@ -134,11 +137,9 @@ def _refused(error: ValidationError, value: Json) -> RefusedError:
 def _fields(value: Json, path: Sequence[str | int], *, missing: bool) -> Iterator[str]:
     """The fields of a path, without the members of unions that pydantic names between them."""
     for position, part in enumerate(path):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-            yield str(part)
-        elif isinstance(value, list) and isinstance(part, int):
-            value = value[part]
+        inside: Any = value  # a dict's key, or a list's place
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            value = inside[part]
             yield str(part)
         elif missing and position == len(path) - 1:
             yield str(part)
@@ -151,4 +152,10 @@ def _kind(value: Json) -> str:
         return str(value)[:_SHOWN]
     if isinstance(value, str):
         return f"text of {len(value):,} characters" if len(value) > _SHOWN else repr(value)
-    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else type(value).__name__
+    return (
+        "an object"
+        if isinstance(value, dict)
+        else "a list"
+        if isinstance(value, list)
+        else type(value).__name__
+    )

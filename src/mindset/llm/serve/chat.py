@@ -21,8 +21,23 @@ from mindset.llm.events import (
 )
 from mindset.llm.messages import Reasoning
 from mindset.llm.request import Request
-from mindset.llm.serve.answering import answered, events_of, finish_word, head, new_id, tokens_told, usage_told
-from mindset.llm.serve.asked_messages import AskedMessage, AskedTool, ToolChoice, messages_of, tool_choice_of, tools_of
+from mindset.llm.serve.answering import (
+    answered,
+    events_of,
+    finish_word,
+    head,
+    new_id,
+    tokens_told,
+    usage_told,
+)
+from mindset.llm.serve.asked_messages import (
+    AskedMessage,
+    AskedTool,
+    ToolChoice,
+    messages_of,
+    tool_choice_of,
+    tools_of,
+)
 from mindset.llm.serve.asked_options import MOST_ALTERNATIVES, Count, Sampling, options_of
 from mindset.llm.serve.endpoint import Asked, Endpoint
 from mindset.llm.serve.errors import RefusedError

@@ -11,7 +11,16 @@ from pydantic import Field
 from mindset.calls.canonical import Json
 from mindset.llm.events import Answer, Finished, Started, TextPiece, Token
 from mindset.llm.request import Request
-from mindset.llm.serve.answering import answered, events_of, finish_word, finite, head, new_id, tokens_told, usage_told
+from mindset.llm.serve.answering import (
+    answered,
+    events_of,
+    finish_word,
+    finite,
+    head,
+    new_id,
+    tokens_told,
+    usage_told,
+)
 from mindset.llm.serve.asked_options import MOST_ALTERNATIVES, Sampling, options_of
 from mindset.llm.serve.endpoint import Asked, Endpoint
 from mindset.llm.serve.errors import RefusedError
@@ -45,13 +54,17 @@ async def complete(asked: Asked) -> Reply | Events:
 def _request(body: CompletionBody) -> Request:
     prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     if len(prompts) != 1:
-        raise RefusedError(400, f"{len(prompts)} prompts: one request continues one; ask for each", param="prompt")
+        raise RefusedError(
+            400, f"{len(prompts)} prompts: one request continues one; ask for each", param="prompt"
+        )
     if body.best_of not in (None, 1):
         raise RefusedError(400, "best_of: one request has one answer here", param="best_of")
     if body.suffix:
         raise RefusedError(400, "suffix: text is only continued here, not filled in", param="suffix")
     if body.echo and body.logprobs is not None:
-        raise RefusedError(400, "echo with logprobs: ask /v1/forward for the logits of a prompt", param="echo")
+        raise RefusedError(
+            400, "echo with logprobs: ask /v1/forward for the logits of a prompt", param="echo"
+        )
     return Request(
         prompt=prompts[0],
         options=options_of(body, max_tokens=body.max_tokens, logprobs=body.logprobs),

@@ -10,7 +10,8 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from mindset.errors import CallError, MissingError, OverloadedError, UsageError
 from mindset.llm.client import Client
@@ -20,6 +21,8 @@ from mindset.llm.serve.metrics import Metrics
 __all__ = ["Desk", "DrainingError"]
 
 _LONGEST_WAIT = 60.0
+_BREAKING_SECONDS = 5.0
+"""How long answers that are broken off may take to say so."""
 
 
 class DrainingError(CallError):
@@ -33,9 +36,16 @@ class DrainingError(CallError):
 class Desk:
     """One served client; of one event loop."""
 
-    def __init__(self, client: Client, *, names: Sequence[str] = (), limits: Limits | None = None) -> None:
-        """`names`: what the model may be asked for as, its own name first; none: as the client calls it."""
-        self.client = client
+    def __init__(
+        self,
+        client: Client,
+        *,
+        names: Sequence[str] = (),
+        limits: Limits | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """`names`: what the model is asked for as; none: as the client calls it. `seed`: where none is given."""
+        self.client, self.seed = client, seed
         self.names = tuple(names) or (client.model,)
         self.limits = limits or Limits()
         self.metrics = Metrics()
@@ -43,8 +53,8 @@ class Desk:
         self.begun = time.time()
         self.taken = 0
         """Places that are taken."""
-        self._work: set[asyncio.Task[object]] = set()
-        self._broken: set[asyncio.Task[object]] = set()
+        self._work: set[asyncio.Task[Any] | None] = set()
+        self._broken: set[asyncio.Task[Any] | None] = set()
         """Those of them that were told to end, and have not yet."""
         self._empty = asyncio.Event()
         self._empty.set()
@@ -63,8 +73,7 @@ class Desk:
         task = asyncio.current_task()
         self.taken += 1
         self._empty.clear()
-        if task is not None:
-            self._work.add(task)
+        self._work.add(task)
         begun = time.monotonic()
         try:
             yield
@@ -74,9 +83,9 @@ class Desk:
             task.uncancel()
             raise DrainingError from None
         finally:
-            self._broken.discard(task)  # type: ignore[arg-type]
+            self._broken.discard(task)
             self._seconds += 0.1 * (time.monotonic() - begun - self._seconds)
-            self._work.discard(task)  # type: ignore[arg-type]
+            self._work.discard(task)
             self.taken -= 1
             if not self.taken:
                 self._empty.set()
@@ -94,6 +103,9 @@ class Desk:
                 await self._empty.wait()
         except TimeoutError:
             self.break_off()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_BREAKING_SECONDS):
+                    await self._empty.wait()
             return False
         return True
 
@@ -101,8 +113,9 @@ class Desk:
         """End every answer that is under way."""
         self.draining = True
         for task in self._work - self._broken:
-            self._broken.add(task)
-            task.cancel("the server is stopping")
+            if task is not None:
+                self._broken.add(task)
+                task.cancel("the server is stopping")
 
     def check_count(self, what: str, count: int, most: int) -> None:
         """Refuse more of something than is granted."""

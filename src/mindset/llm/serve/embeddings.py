@@ -36,7 +36,9 @@ async def embed(asked: Asked) -> Reply:
     body: EmbeddingBody = asked.body
     texts = [body.input] if isinstance(body.input, str) else body.input
     if len(texts) > asked.desk.limits.texts:
-        raise RefusedError(413, f"{len(texts):,} texts in one request; at most {asked.desk.limits.texts:,}", param="input")
+        raise RefusedError(
+            413, f"{len(texts):,} texts in one request; at most {asked.desk.limits.texts:,}", param="input"
+        )
     if "" in texts:
         raise RefusedError(400, "input: an empty text has no vector", param="input")
     found = await asked.desk.client.embed(texts, timeout=asked.timeout)

@@ -21,7 +21,9 @@ _LONGEST = 2000
 class RefusedError(errors.UsageError):
     """A request that is refused before any model is asked."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
         """`param`: the field that is wrong; `code`: a word for programs."""
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
@@ -43,9 +45,7 @@ class Told:
     @property
     def body(self) -> dict[str, Json]:
         """OpenAI's shape."""
-        return {
-            "error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     @property
     def headers(self) -> dict[str, str]:

@@ -113,7 +113,12 @@ def _rest(found: Forward) -> dict[str, Json]:
         "ids": list(found.ids),
         "reads": [
             [
-                {"layer": one.layer, "slot": one.slot, "influence": finite(one.influence), "overlay": one.overlay}
+                {
+                    "layer": one.layer,
+                    "slot": one.slot,
+                    "influence": finite(one.influence),
+                    "overlay": one.overlay,
+                }
                 for one in some
             ]
             for some in found.reads

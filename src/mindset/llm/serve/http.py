@@ -80,6 +80,8 @@ class _Outermost:
 
     def _early(self, scope: Scope) -> Reply | None:
         """Refuse who may not ask; answer what needs no endpoint."""
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise RefusedError(400, f"HTTP {scope['http_version']} is not spoken here; HTTP 1.1 is")
         gate, hosts, origins = self._gate, _all(scope, b"host"), _all(scope, b"origin")
         if not _is_socket(scope):
             gate.check_host(hosts)
@@ -187,9 +189,13 @@ def _refused(error: Exception, scope: Scope) -> Exception:
         return error
     if error.status_code == HTTPStatus.NOT_FOUND:
         known = ", ".join(sorted({one.path for one in ENDPOINTS}))
-        return RefusedError(404, f"there is no {str(scope['path'])[:200]}; there are {known}", code="unknown_path")
+        return RefusedError(
+            404, f"there is no {str(scope['path'])[:200]}; there are {known}", code="unknown_path"
+        )
     method = str(scope["method"])[:20]
-    return RefusedError(error.status_code, f"{method} is not how {str(scope['path'])[:200]} is asked", code="method")
+    return RefusedError(
+        error.status_code, f"{method} is not how {str(scope['path'])[:200]} is asked", code="method"
+    )
 
 
 def _all(scope: Scope, name: bytes) -> list[str]:
@@ -199,4 +205,4 @@ def _all(scope: Scope, name: bytes) -> list[str]:
 def _is_socket(scope: Scope) -> bool:
     """Whether it came by a Unix socket, which no web page reaches; its address has no port."""
     server = scope.get("server")
-    return bool(server) and server[1] is None
+    return server is not None and server[1] is None

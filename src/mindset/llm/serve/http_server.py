@@ -75,7 +75,7 @@ class _Uvicorn(uvicorn.Server):
         self.ready.set()
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # uvicorn's is a Generator
+    def capture_signals(self) -> Iterator[None]:
         """They are not its business."""
         yield
 
@@ -89,7 +89,8 @@ def _protocol(header_seconds: float) -> type[asyncio.Protocol]:
             self.loop.call_later(header_seconds, self._leave_if_silent)
 
         def _leave_if_silent(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
+            asked: object = self.cycle  # None until the first request, whatever its type says
+            if asked is None and not self.transport.is_closing():
                 self.transport.close()
 
     return Impatient

@@ -73,10 +73,12 @@ def port_socket(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-        made.setblocking(False)  # noqa: FBT003
+        made.setblocking(False)
     except OSError as error:
         made.close()
-        raise BusyError(f"{netloc(host, port)}: cannot listen there ({error.strerror}); give another port") from error
+        raise BusyError(
+            f"{netloc(host, port)}: cannot listen there ({error.strerror}); give another port"
+        ) from error
     return made
 
 
@@ -87,7 +89,7 @@ def unix_socket(path: Path) -> socket.socket:
     try:
         with owner_only():
             made.bind(str(address.path))
-        made.setblocking(False)  # noqa: FBT003
+        made.setblocking(False)
     except OSError as error:
         made.close()
         raise BusyError(f"{path}: cannot listen there ({error.strerror})") from error

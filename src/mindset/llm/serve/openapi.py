@@ -74,7 +74,10 @@ def _operation(one: Endpoint, ref: Any) -> dict[str, Json]:
         content.setdefault("application/json", {})
     if one.streams:
         content["text/event-stream"] = {}
-    refused = {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    refused = {
+        "description": "",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
     operation: dict[str, Json] = {
         "summary": one.summary,
         "operationId": one.handle.__name__,
@@ -84,7 +87,9 @@ def _operation(one: Endpoint, ref: Any) -> dict[str, Json]:
         },
     }
     if "{name:path}" in one.path:
-        operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+        operation["parameters"] = [
+            {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
     if ref is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref}}}
     if one.open:

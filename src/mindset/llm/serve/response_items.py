@@ -59,7 +59,11 @@ class Items:
         yield from self._end_spoken(status)
         for item in self._calls.values():
             item.told["status"] = status
-            yield {"type": "response.function_call_arguments.done", **item.at, "arguments": item.told["arguments"]}
+            yield {
+                "type": "response.function_call_arguments.done",
+                **item.at,
+                "arguments": item.told["arguments"],
+            }
             yield {"type": "response.output_item.done", "output_index": item.place, "item": item.told}
         self._calls = {}
 
@@ -73,7 +77,12 @@ class Items:
         item.told["content"][0]["text"] += text
         item.tokens += tokens
         word = "output_text" if kind == "message" else "reasoning_text"
-        delta: dict[str, Json] = {"type": f"response.{word}.delta", **item.at, "content_index": 0, "delta": text}
+        delta: dict[str, Json] = {
+            "type": f"response.{word}.delta",
+            **item.at,
+            "content_index": 0,
+            "delta": text,
+        }
         yield delta | ({"logprobs": tokens} if kind == "message" else {})
 
     def _begin_spoken(self, kind: str) -> Iterator[dict[str, Json]]:
@@ -97,7 +106,12 @@ class Items:
         part, place = item.told["content"][0], {**item.at, "content_index": 0}
         if item.told["type"] == "message":
             part["logprobs"] = item.tokens
-            yield {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": item.tokens}
+            yield {
+                "type": "response.output_text.done",
+                **place,
+                "text": part["text"],
+                "logprobs": item.tokens,
+            }
         else:
             yield {"type": "response.reasoning_text.done", **place, "text": part["text"]}
         yield {"type": "response.content_part.done", **place, "part": part}

@@ -1,158 +1,41 @@
-"""POST /v1/responses: OpenAI's newer shape of a dialog answered: text, tools, streams. Nothing is kept here between
-requests, so a request brings its whole dialog along.
+"""POST /v1/responses: OpenAI's newer shape of a dialog answered: text, tools, streams.
+
+Nothing is kept here between requests, so a request brings its whole dialog along.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
-
-from pydantic import Discriminator, Field, Tag
+from typing import Any
 
 from mindset.calls.call import Usage
 from mindset.calls.canonical import Json
 from mindset.llm.events import Finished
-from mindset.llm.messages import Message, Part, Reasoning, Text, ToolCall, ToolResult
+from mindset.llm.messages import Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from mindset.llm.request import Options, Request, ToolSpec
 from mindset.llm.serve.answering import events_of, new_id
-from mindset.llm.serve.asked_messages import ChosenFunction, image
-from mindset.llm.serve.asked_options import (
-    MOST_ALTERNATIVES,
-    Count,
-    NamedSchema,
-    ObjectFormat,
-    PlainFormat,
-    Seed,
-)
-from mindset.llm.serve.body import Body
+from mindset.llm.serve.asked_messages import image
+from mindset.llm.serve.asked_options import ObjectFormat
 from mindset.llm.serve.endpoint import Asked, Endpoint
 from mindset.llm.serve.errors import RefusedError
 from mindset.llm.serve.limits import Limits
+from mindset.llm.serve.response_body import (
+    FlatChoice,
+    FlatSchema,
+    InputCall,
+    InputReasoning,
+    InputResult,
+    InputText,
+    ResponseBody,
+    TextFormat,
+)
 from mindset.llm.serve.response_items import Items
 from mindset.llm.serve.sse import Events, Reply, event, json_reply
 
-__all__ = ["RESPONSES", "ResponseBody"]
+__all__ = ["RESPONSES"]
 
 _ENDS = {"length": "max_output_tokens", "content_filter": "content_filter"}
-
-
-class InputText(Body):
-    """Words."""
-
-    type: Literal["input_text", "output_text"]
-    text: str
-
-
-class InputImage(Body):
-    """A picture."""
-
-    type: Literal["input_image"]
-    image_url: str
-
-
-class InputMessage(Body):
-    """Somebody says something."""
-
-    type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Annotated[InputText | InputImage, Field(discriminator="type")]]
-
-
-class InputCall(Body):
-    """What a model wanted to run."""
-
-    type: Literal["function_call"]
-    call_id: str
-    name: str
-    arguments: str
-
-
-class InputResult(Body):
-    """What a tool answered."""
-
-    type: Literal["function_call_output"]
-    call_id: str
-    output: str | list[InputText]
-
-
-class ReasoningText(Body):
-    """Thoughts."""
-
-    type: Literal["reasoning_text"]
-    text: str
-
-
-class InputReasoning(Body):
-    """What a model thought."""
-
-    type: Literal["reasoning"]
-    content: list[ReasoningText] | None = None
-
-
-def _kind(item: Any) -> str:
-    found = item.get("type", "message") if isinstance(item, dict) else getattr(item, "type", None)
-    return found if isinstance(found, str) else ""
-
-
-Item = Annotated[
-    Annotated[InputMessage, Tag("message")]
-    | Annotated[InputCall, Tag("function_call")]
-    | Annotated[InputResult, Tag("function_call_output")]
-    | Annotated[InputReasoning, Tag("reasoning")],
-    Discriminator(_kind),
-]
-
-
-class FlatTool(ChosenFunction):
-    """A tool."""
-
-    type: Literal["function"]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class FlatChoice(ChosenFunction):
-    """The tool that has to be used."""
-
-    type: Literal["function"]
-
-
-class FlatSchema(NamedSchema):
-    """JSON that fits a schema."""
-
-    type: Literal["json_schema"]
-
-
-class TextFormat(Body):
-    """How the text is to be."""
-
-    format: Annotated[PlainFormat | ObjectFormat | FlatSchema, Field(discriminator="type")] | None = None
-
-
-class ResponseBody(Body):
-    """A dialog to answer."""
-
-    model: str | None = None
-    input: str | Annotated[list[Item], Field(min_length=1)]
-    instructions: str | None = None
-    """Said before the rest, as the system."""
-    max_output_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stream: bool | None = None
-    text: TextFormat | None = None
-    tools: list[FlatTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None
-    include: list[str] | None = None
-    """`message.output_text.logprobs`, for log-probabilities."""
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
-    previous_response_id: str | None = None
-    background: bool | None = None
-    seed: Seed | None = None
-    """Ours."""
-    top_k: Count | None = None
-    """Ours: draw from this many of the likeliest tokens."""
 
 
 async def respond(asked: Asked) -> Reply | Events:
@@ -161,11 +44,9 @@ async def respond(asked: Asked) -> Reply | Events:
     request = _request(body, asked.desk.limits)
     if body.stream:
         return Events(_written(asked, request))
-    last: dict[str, Json] = {}
     async with aclosing(_told(asked, request)) as told:  # type: ignore[type-var]
-        async for last in told:
-            pass
-    return json_reply(last["response"])
+        events = [one async for one in told]
+    return json_reply(events[-1]["response"])
 
 
 async def _written(asked: Asked, request: Request) -> AsyncIterator[bytes]:
@@ -254,7 +135,9 @@ def _request(body: ResponseBody, limits: Limits) -> Request:
 def _choice(body: ResponseBody) -> str | None:
     choice, names = body.tool_choice, {tool.name for tool in body.tools or ()}
     if isinstance(choice, FlatChoice) and choice.name not in names:
-        raise RefusedError(400, f"tool_choice names {choice.name!r}, which is not among the tools", param="tool_choice")
+        raise RefusedError(
+            400, f"tool_choice names {choice.name!r}, which is not among the tools", param="tool_choice"
+        )
     if choice == "required" and not names:
         raise RefusedError(400, "tool_choice is required, and there are no tools", param="tool_choice")
     if not names:
@@ -313,7 +196,7 @@ def _message(item: Any, limits: Limits, param: str) -> Message:
             else image(part.image_url, limits, f"{param}.content.{place}")
             for place, part in enumerate(item.content)
         )
-    role = "system" if item.role == "developer" else item.role
+    role: Role = "system" if item.role == "developer" else item.role
     return Message(role, parts or (Text(""),))
 
 

@@ -56,11 +56,12 @@ class Server:
         names: Sequence[str] = (),
         limits: Limits | None = None,
         memory: Path | None = None,
+        seed: int | None = None,
     ) -> None:
-        """`names`: what the model is asked for as; `memory`: the model folder whose memory can be looked at (gRPC)."""
+        """`names`: what it is asked for as; `memory`: folder whose memory is shown; `seed`: where none is given."""
         self.doors = doors or Doors(http=0)
         self.gate = Gate(token, self.doors.host, tuple(origins))
-        self.desk = Desk(client, names=names, limits=limits)
+        self.desk = Desk(client, names=names, limits=limits, seed=seed)
         self.urls = Urls()
         self._memory = memory
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,7 +76,9 @@ class Server:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.desk.client.close)
             http, grpc = self._open_http(stack), self._open_grpc(stack)
-            await self.desk.client.content_hash()  # the model is loaded, or found missing, before anybody asks
+            await (
+                self.desk.client.content_hash()
+            )  # the model is loaded, or found missing, before anybody asks
             if http is not None:
                 stack.push_async_callback(http.stop)
                 await http.start()
@@ -166,12 +169,15 @@ def serving(
     names: Sequence[str] = (),
     limits: Limits | None = None,
     memory: Path | None = None,
+    seed: int | None = None,
 ) -> Iterator[Server]:
     """Serve from a thread of this process for the length of the block; `urls` of what it is given say where.
 
     Without doors: HTTP at a free port.
     """
-    server = Server(client, doors, token=token, origins=origins, names=names, limits=limits, memory=memory)
+    server = Server(
+        client, doors, token=token, origins=origins, names=names, limits=limits, memory=memory, seed=seed
+    )
     begun: Future[Urls] = Future()
     ended: Future[None] = Future()
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from starlette.types import Receive, Send
 
 from mindset.calls.canonical import Json
-from mindset.llm.serve.errors import told
 
 __all__ = ["DONE", "Events", "GoneError", "Reply", "dumped", "event", "json_reply", "until_gone"]
 
@@ -38,7 +37,9 @@ class Reply:
     async def send(self, send: Send, seconds: float) -> None:
         """Send it."""
         headers = {"content-type": self.media_type, "content-length": str(len(self.body)), **self.headers}
-        await _patient(send({"type": "http.response.start", "status": self.status, "headers": _raw(headers)}), seconds)
+        await _patient(
+            send({"type": "http.response.start", "status": self.status, "headers": _raw(headers)}), seconds
+        )
         await _patient(send({"type": "http.response.body", "body": self.body}), seconds)
 
 
@@ -54,7 +55,9 @@ class Events:
         async with aclosing(self.pieces) as pieces:  # type: ignore[type-var]
             first = await anext(pieces)
             headers = {"content-type": "text/event-stream; charset=utf-8", **self.headers}
-            await _patient(send({"type": "http.response.start", "status": 200, "headers": _raw(headers)}), seconds)
+            await _patient(
+                send({"type": "http.response.start", "status": 200, "headers": _raw(headers)}), seconds
+            )
             await _patient(send(_part(first)), seconds)
             async for piece in pieces:
                 await _patient(send(_part(piece)), seconds)
@@ -114,4 +117,7 @@ def _part(piece: bytes) -> dict[str, object]:
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in headers.items()
+    ]

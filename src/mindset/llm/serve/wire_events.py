@@ -56,9 +56,7 @@ def event_message(event: Event) -> pb.Event:
     if isinstance(event, ReasoningPiece):
         return pb.Event(reasoning=pb.Reasoning(text=event.text, signature=event.signature))
     if isinstance(event, ToolCallPiece):
-        piece = pb.ToolCallPiece(
-            index=event.index, id=event.id, name=event.name, arguments=event.arguments
-        )
+        piece = pb.ToolCallPiece(index=event.index, id=event.id, name=event.name, arguments=event.arguments)
         return pb.Event(tool_call=piece)
     if isinstance(event, Retried):
         return pb.Event(retried=pb.Retried(reason=event.reason, wait=event.wait))
@@ -179,14 +177,14 @@ class _Arrays:
 
 def _tensors(name: str, array: np.ndarray, most: int) -> Iterator[pb.Tensor]:
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    flat = memoryview(little.reshape(-1).view(np.uint8))
+    flat = little.reshape(-1).view(np.uint8)
     for offset in range(0, max(1, len(flat)), most):
         yield pb.Tensor(
             name=name,
             dtype=little.dtype.str,
             shape=array.shape,
             offset=offset,
-            data=bytes(flat[offset : offset + most]),
+            data=flat[offset : offset + most].tobytes(),
         )
 
 
@@ -205,9 +203,7 @@ def _read_token(told: pb.Token) -> Token:
         told.text,
         told.logprob if told.HasField("logprob") else None,
         told.id if told.HasField("id") else None,
-        tuple(
-            Alternative(a.text, a.logprob, a.id if a.HasField("id") else None) for a in told.alternatives
-        ),
+        tuple(Alternative(a.text, a.logprob, a.id if a.HasField("id") else None) for a in told.alternatives),
         tuple(_read_read(one) for one in told.reads),
     )
 

@@ -149,9 +149,7 @@ def _read_image(told: pb.Image, limits: Limits) -> Image:
 
 
 def _options(options: Options) -> pb.Options:
-    told: dict[str, Any] = {
-        name: value for name in _NUMBERS if (value := getattr(options, name)) is not None
-    }
+    told: dict[str, Any] = {name: value for name in _NUMBERS if (value := getattr(options, name)) is not None}
     if options.schema is not None:
         told["schema"] = _json(options.schema)
     if options.extra:
