@@ -108,6 +108,7 @@ async def _patient(sending: Awaitable[None], seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await sending
+            await asyncio.sleep(0)  # whoever has gone away is noticed before the next piece
     except (TimeoutError, OSError) as error:
         raise GoneError from error
 
