@@ -58,6 +58,7 @@ FULL = Outcome(
     1.5,
     (Retry(0.25, "busy", 0.5), Retry(1.0, "busy again", 0.75)),
     17,
+    "https://api.example.org/v1",
 )
 
 

@@ -19,7 +19,7 @@ from mindset.calls.log import CallLog
 from mindset.calls.schema import NODES
 from mindset.calls.tree import Node, Tree, put
 from mindset.database.engine import reading, writing
-from mindset.errors import DataError, MissingError, UsageError
+from mindset.errors import DataError, MissingError
 
 SEVERAL = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -40,7 +40,7 @@ def tree(log: CallLog) -> Tree:
 
 def clear(tree: Tree) -> None:
     with writing(tree.engine) as connection:
-        for table in ("marks", "texts", "pieces", "calls"):
+        for table in ("texts", "pieces", "calls"):
             connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608
         connection.exec_driver_sql("UPDATE nodes SET parent = NULL")
         connection.exec_driver_sql("DELETE FROM nodes")
@@ -211,21 +211,6 @@ def tamper(tree: Tree, node: str, row: dict[str, Any]) -> None:
     with past.begin() as connection:
         connection.execute(sa.update(NODES).where(NODES.c.hash == node).values(row))
     past.dispose()
-
-
-def test_marks_are_names_that_move(tree: Tree) -> None:
-    one, two = tree.add("message", {"text": "1"}), tree.add("message", {"text": "2"})
-    tree.mark("main", one)
-    tree.mark("other", one)
-    tree.mark("main", two)
-    assert list(tree.marks().items()) == [("main", two), ("other", one)]
-    assert tree.find("main") == two
-    tree.mark("main", None)
-    assert tree.marks() == {"other": one}
-    with pytest.raises(UsageError, match="no name for a mark"):
-        tree.mark("", one)
-    with pytest.raises(MissingError, match="no node"):
-        tree.mark("x", "f" * 40)
 
 
 def test_mistakes_are_one_sentence(tree: Tree) -> None:

@@ -306,3 +306,17 @@ def test_options_are_those_of_a_request(log: CallLog, go: Go) -> None:
     client = ScriptedClient(lambda _: "yes", log=log)
     go(client.chat(user("Hi"), stop="x", top_k=3))
     assert client.requests[0].options == Options(stop=("x",), top_k=3)
+
+
+def test_getting_ready_is_tried_again_too(log: CallLog, go: Go) -> None:
+    class Distant(ScriptedClient):
+        tries = 0
+
+        async def _prepare(self) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise CallError("nobody there yet", retry=True)
+
+    client = Distant(["here"], log=log, policy=Policy(backoff=0))
+    assert go(client.chat("Hi")).text == "here"
+    assert len(log.call(1).outcome.retries) == 2

@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from llm.loopback import Reply, sse, stream, whole
-from llm.test_openai_client import ask
+from llm.loopback import Reply, ask, sse, stream, whole
 
 from mindset.calls.call import Usage
 from mindset.calls.log import CallLog

@@ -41,7 +41,7 @@ def test_settings_go_where_they_belong(log: CallLog) -> None:
         "openai:m", timeout=30, attempts=2, log=log, budget=budget, api="responses", policy=Policy(backoff=3)
     )
     assert client.policy == Policy(timeout=30, attempts=2, backoff=3)
-    with pytest.raises(UsageError, match="OpenAIClient has no setting device; it has api, .*timeout"):
+    with pytest.raises(UsageError, match=r"OpenAIClient has no setting device; it has api, .*timeout"):
         open_client("openai:m", device="cpu")
 
 
@@ -60,7 +60,7 @@ def test_a_script_says_line_by_line_what_it_says(tmp_path: Path, log: CallLog, g
     script = tmp_path / "answers.jsonl"
     script.write_text(
         '# greetings\n"Hello."\n\n'
-        '{"text": "Hm.", "reasoning": "let me see", "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "delay": 0.01}\n'
+        '{"text": "Hm.", "reasoning": "I see", "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "delay": 0.01}\n'
         '{"tool_calls": [{"name": "add", "arguments": {"a": 1}}, {"id": "x", "name": "add", "arguments": "{"}]}\n'
         '{"text": "too long to say", "finish_reason": "length"}\n'
     )

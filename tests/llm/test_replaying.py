@@ -309,3 +309,18 @@ def test_a_call_that_was_cut_off_says_so(log: CallLog, go: Go) -> None:
         connection.exec_driver_sql("DELETE FROM pieces")
     with replaying("original", log), pytest.raises(CallError, match="its process ended"):
         go(forbidden(log).chat("Hi"))
+
+
+@pytest.mark.parametrize("able", [Capabilities(chat=True, schema=True), Capabilities(chat=True)])
+def test_values_come_again_whether_the_model_was_held_to_a_schema_or_not(
+    log: CallLog, go: Go, able: Capabilities
+) -> None:
+    async def scenario(client: Client) -> list[Any]:
+        return [await client.structured("Which?", list[int], temperature=0) for _ in range(2)]
+
+    with run("original"):
+        client = ScriptedClient(['{"value": [1]}', "no", '{"value": [2]}'], log=log, capabilities=able)
+        assert go(scenario(client)) == [[1], [2]]
+    with replaying("original", log):
+        assert go(scenario(forbidden(log))) == [[1], [2]]
+    assert go(scenario(ReplayClient("original", log=log))) == [[1], [2]]

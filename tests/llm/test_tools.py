@@ -261,9 +261,9 @@ def test_a_set_of_tools() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Do it.\n\nArgs:\n    a: The first,\n        of two.\n    b (int, optional): The second.\n\nReturns:\n    x: nothing",
+        "Do it.\n\nArgs:\n    a: The first,\n        of two.\n    b (int): The second.\n\nReturns:\n    x: no",
         "Do it.\n\n:param a: The first,\n    of two.\n:param int b: The second.\n:returns: nothing",
-        "Do it.\n\nParameters\n----------\na : int\n    The first,\n    of two.\nb\n    The second.\n\nReturns\n-------\nint\n    x",
+        "Do it.\n\nParameters\n---\na : int\n    The first,\n    of two.\nb\n    The second.\n\nRaises\n------\nx",
     ],
 )
 def test_docstrings_of_three_schools(text: str) -> None:

@@ -134,4 +134,5 @@ def _outcome(row: Any, answer: tuple[NewNode, ...]) -> Outcome:
         local_seconds=row.local_seconds or 0.0,
         retries=tuple(Retry(**one) for one in json.loads(row.retries or "[]")),
         replayed_from=row.replayed_from,
+        endpoint=row.endpoint,
     )

@@ -74,7 +74,12 @@ class Redactor:
         """How a call ended, as it may be hashed and stored."""
         known = self.secrets()
         nodes = [[node.kind, node.content] for node in outcome.answer]
-        said = [outcome.error, outcome.answered_by, *(one.reason for one in outcome.retries)]
+        said = [
+            outcome.error,
+            outcome.answered_by,
+            outcome.endpoint,
+            *(one.reason for one in outcome.retries),
+        ]
         if not known.suspected(canonical([nodes, outcome.result, said]).decode()):
             return outcome
         return replace(
@@ -83,6 +88,7 @@ class Redactor:
             result=_cleaned(outcome.result, known),
             error=_cleaned(outcome.error, known),
             answered_by=_cleaned(outcome.answered_by, known),
+            endpoint=_cleaned(outcome.endpoint, known),
             retries=tuple(Retry(one.at, known.replaced(one.reason), one.waited) for one in outcome.retries),
         )
 
