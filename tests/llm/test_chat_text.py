@@ -34,7 +34,10 @@ def chat(template: str | None) -> ChatText:
 
 
 def test_a_dialog_by_its_template() -> None:
-    assert chat(PLAIN).text([system("Be brief."), user("Hello")]) == "[system] Be brief.\n[user] Hello\n[assistant]"
+    assert (
+        chat(PLAIN).text([system("Be brief."), user("Hello")])
+        == "[system] Be brief.\n[user] Hello\n[assistant]"
+    )
 
 
 def test_a_template_that_knows_tools_is_given_them() -> None:
@@ -55,7 +58,9 @@ def test_others_are_told_of_tools_in_the_system_message() -> None:
     text = chat(PLAIN).text([system("Be brief."), *DIALOG], [ADD])
     assert text.startswith("[system] Be brief.\n\n# Tools")
     assert '"name": "add"' in text
-    assert '[assistant] Let me see.\n<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call>' in text
+    assert (
+        '[assistant] Let me see.\n<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call>' in text
+    )
     assert "[user] <tool_response>\ntwelve\n</tool_response>" in text
     assert chat(PLAIN).text([user("Hello")], [ADD]).startswith("[system] # Tools")
     assert not chat(PLAIN).calls_are_bare
@@ -68,7 +73,9 @@ def test_tools_that_are_not_to_be_called_are_not_told() -> None:
 
 
 def test_a_template_without_system_messages_gets_it_with_the_user_s() -> None:
-    assert chat(NO_SYSTEM).text([system("Be brief."), user("Hello")]) == "[user] Be brief.\n\nHello\n[assistant]"
+    assert (
+        chat(NO_SYSTEM).text([system("Be brief."), user("Hello")]) == "[user] Be brief.\n\nHello\n[assistant]"
+    )
     assert chat(NO_SYSTEM).text([system("Be brief.")]) == "[user] Be brief.\n[assistant]"
 
 

@@ -22,11 +22,15 @@ def teacher(tmp_path: Path) -> Path:
 def test_equal_models_have_equal_hashes_wherever_they_lie(teacher: Path, tmp_path: Path) -> None:
     other = save_teacher(tiny_model("llama"), tmp_path / "other")
     assert content_hash(teacher) == content_hash(other)
-    assert content_hash(save_teacher(tiny_model("llama", seed=1), tmp_path / "third")) != content_hash(teacher)
+    assert content_hash(save_teacher(tiny_model("llama", seed=1), tmp_path / "third")) != content_hash(
+        teacher
+    )
     assert len(content_hash(teacher)) == 40
 
 
-def test_a_file_is_read_once_as_long_as_it_is_the_same(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_once_as_long_as_it_is_the_same(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
     real = module._hash
     monkeypatch.setattr(module, "_hash", lambda file: read.append(file.name) or real(file))

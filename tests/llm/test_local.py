@@ -197,7 +197,9 @@ def test_the_slots_that_spoke_are_told(converted: Path, log: CallLog, go: Go) ->
     asked = why(converted, PROMPT, 4)
     first = answer.tokens[0]
     assert [(read.layer, read.slot) for read in first.reads] == [(one.layer, one.slot) for one in asked.slots]
-    assert [read.influence for read in first.reads] == pytest.approx([one.influence for one in asked.slots], rel=1e-4)
+    assert [read.influence for read in first.reads] == pytest.approx(
+        [one.influence for one in asked.slots], rel=1e-4
+    )
     assert all(len(token.reads) == 4 for token in answer.tokens)
     assert [read.layer for read in shown.reads[0]] == [0, 0, 1, 1]
     assert {(r.layer, r.slot) for r in shown.reads[0]} & {(r.layer, r.slot) for r in first.reads}
@@ -372,7 +374,9 @@ def test_what_cannot_be_asked(tmp_path: Path, log: CallLog, go: Go) -> None:
 def test_a_model_s_own_way_to_draw(tmp_path: Path, log: CallLog, go: Go) -> None:
     folder = teacher(tmp_path / "drawing")
     path = folder / "generation_config.json"
-    path.write_text(json.dumps({"do_sample": True, "temperature": 1.5, "max_new_tokens": 7, "eos_token_id": 256}))
+    path.write_text(
+        json.dumps({"do_sample": True, "temperature": 1.5, "max_new_tokens": 7, "eos_token_id": 256})
+    )
 
     async def scenario() -> None:
         async with LocalClient(str(folder), log=log) as client:

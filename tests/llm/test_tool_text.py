@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ def read(text: str, cuts: list[int] | None = None, complete: bool = True) -> lis
     """What a reader tells of a text that comes in pieces."""
     reader, found = ToolReader(["add", "now"]), []
     bounds = [0, *sorted(cuts or ()), len(text)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         found += reader.push(text[start:stop])
     return [*found, *reader.end(complete=complete)]
 

@@ -29,7 +29,7 @@ def residual_values(bank: Bank) -> Float[Tensor, "n_heads n_slots d_model"]:
 
 def residual_norms(bank: Bank) -> Float[Tensor, "n_heads n_slots"]:
     """What an absolute weight is multiplied by to give the influence of its slot."""
-    return residual_values(bank).float().norm(dim=-1)
+    return cast(Tensor, residual_values(bank).float().norm(dim=-1))
 
 
 def located(bank: Bank, row: int) -> tuple[str, int]:

@@ -60,7 +60,7 @@ class ChatText:
         except _template_errors() as error:
             raise _refusal(error) from error
 
-    def _rendered(self, told: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+    def _rendered(self, told: list[dict[str, Any]], tools: list[Any] | None) -> str:
         text = self._tokenizer.apply_chat_template(
             told, tools=tools, add_generation_prompt=True, tokenize=False
         )

@@ -23,7 +23,14 @@ _KNOWN = "hashes.json"
 _MOST = 1000
 """Files that are remembered."""
 _NAMES = ("config.json", "generation_config.json", "chat_template.jinja")
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
 
 
 def content_hash(path: Path) -> str:

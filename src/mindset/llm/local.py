@@ -180,12 +180,8 @@ class LocalClient(Client):
             raise UsageError("a pass needs one token at least")
         _check_ids(held, ids)
         _check_length(held, ids)
-        found = await _computed(
-            held, lambda: shown_pass(held.loaded.model, ids, request, held.engine.reads)
-        )
-        return replace(
-            found, model=held.loaded.name, content_hash=held.content_hash, usage=Usage(len(ids))
-        )
+        found = await _computed(held, lambda: shown_pass(held.loaded.model, ids, request, held.engine.reads))
+        return replace(found, model=held.loaded.name, content_hash=held.content_hash, usage=Usage(len(ids)))
 
 
 class _Inbox:

@@ -122,6 +122,7 @@ def test_one_alone_takes_the_steps_of_the_plain_loop(monkeypatch: pytest.MonkeyP
     handle.remove()
     assert one.told.text == spelled(wanted)
     assert all(torch.equal(a, b) for a, b in zip(plain, logits, strict=False))
+    assert len(batch._passes._few_rows._linear) > 0
     assert len(logits) in (len(plain), len(plain) - 1)
 
 
@@ -171,7 +172,10 @@ def test_facts_answer_in_a_batch_as_alone() -> None:
     model = with_marks()
     heard: list[int] = []
     banks(model)[1].listener = lambda answer: heard.append(len(answer.tokens))
-    asked = [Asked.of(ids, max_tokens=12, seed=n) for n, ids in enumerate([[1, 3, 7, 9], [3], [5, 7], [4, 4, 7, 5, 5]])]
+    asked = [
+        Asked.of(ids, max_tokens=12, seed=n)
+        for n, ids in enumerate([[1, 3, 7, 9], [3], [5, 7], [4, 4, 7, 5, 5]])
+    ]
     batch = batch_of(model)
     for one in asked:
         one.add(batch)

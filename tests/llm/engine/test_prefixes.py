@@ -25,7 +25,10 @@ def test_the_longest_known_beginning_is_found(texts: list[list[int]], wanted: li
     for text in texts:
         prefixes.keep(kept(text))
     common = [
-        next((n for n in range(min(len(text), len(wanted) - 1)) if text[n] != wanted[n]), min(len(text), len(wanted) - 1))
+        next(
+            (n for n in range(min(len(text), len(wanted) - 1)) if text[n] != wanted[n]),
+            min(len(text), len(wanted) - 1),
+        )
         for text in texts
     ]
     best = max(common, default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from graft.tiny import VOCAB, tiny_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mindset.graft.convert import build_student

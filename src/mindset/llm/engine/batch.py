@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -129,10 +130,8 @@ class Batch:
             if row.over:
                 self._keep(group, place)
                 group.columns.drop(place)
-                for rows in (group.rows, group.unread):
-                    if rows:
-                        rows[place] = rows[-1]  # type: ignore[index]
-                        rows.pop()
+                _fill_gap(group.rows, place)
+                _fill_gap(group.unread, place)
                 left = True
         if left and group.rows and not group.unread:
             self._merge(group)
@@ -148,7 +147,7 @@ class Batch:
         """Let a pass that fails take its own texts with it, and no others."""
         try:
             work(group)
-        except Exception as error:  # noqa: BLE001  a server outlives what one pass runs into
+        except Exception as error:  # a server outlives what one pass runs into
             for row in group.rows:
                 row.fail(_as_ours(error))
             group.rows, group.unread = [], []
@@ -178,7 +177,7 @@ class Batch:
 
     def _alike(self, length: int, room: int) -> list[Row]:
         """More that wait, none of them more than twice as long as another, as many as a piece holds."""
-        piece, rows = self._piece(), []
+        piece, rows = self._piece(), list[Row]()
         low = high = length
         while self.waiting and len(rows) < room:
             own = len(self.waiting[0].ids)
@@ -220,7 +219,9 @@ class Batch:
             if other is group or isinstance(columns, Alone) or isinstance(other.columns, Alone):
                 continue
             width = max(other.columns.width, columns.width)
-            padding = len(other.rows) * (width - other.columns.width) + len(group.rows) * (width - columns.width)
+            padding = len(other.rows) * (width - other.columns.width) + len(group.rows) * (
+                width - columns.width
+            )
             if padding * columns.column_bytes > self._passes.bytes / 2:
                 continue
             for place, row in enumerate(group.rows):
@@ -254,10 +255,12 @@ class Batch:
             try:
                 reads = watch.most(places[row], row.reads) if row in places else ()
                 row.take(own, allowed.get(row), reads)
-            except Exception as error:  # noqa: BLE001  one text's trouble is not the others'
+            except Exception as error:  # one text's trouble is not the others'
                 row.fail(_as_ours(error))
 
-    def _timed(self, group: _Group, work: Callable[[], Float[Tensor, "rows vocab"]]) -> Float[Tensor, "rows vocab"]:
+    def _timed(
+        self, group: _Group, work: Callable[[], Float[Tensor, "rows vocab"]]
+    ) -> Float[Tensor, "rows vocab"]:
         began = time.perf_counter()
         logits = work()
         share = (time.perf_counter() - began) / len(group.rows)
@@ -269,3 +272,10 @@ class Batch:
 def _as_ours(error: Exception) -> MindsetError:
     """An error as callers are told of it."""
     return error if isinstance(error, MindsetError) else CallError(f"the model failed: {error}")
+
+
+def _fill_gap(rows: list[Any], place: int) -> None:
+    """Let the last one take a place, as columns do; nothing happens to an empty list."""
+    if rows:
+        rows[place] = rows[-1]
+        rows.pop()

@@ -50,18 +50,18 @@ class Chooser:
         """The probabilities of what is left, likeliest first, and the tokens they belong to."""
         top_k, top_p = min(self._top_k or len(scaled), len(scaled)), self._top_p or 1.0
         if top_k < len(scaled) or top_p == 1:
-            best = scaled.topk(top_k)
-            likely = best.values.softmax(0)
+            best, tokens = scaled.topk(top_k)
+            likely = best.softmax(0)
         else:
-            best = scaled.topk(min(LIKELY, len(scaled)))
-            likely = (best.values - scaled.logsumexp(0)).exp()
+            best, tokens = scaled.topk(min(LIKELY, len(scaled)))
+            likely = (best - scaled.logsumexp(0)).exp()
             if float(likely.sum()) < top_p:
-                best = scaled.sort(descending=True)
-                likely = best.values.softmax(0)
+                best, tokens = scaled.sort(descending=True)
+                likely = best.softmax(0)
         if top_p == 1:
-            return likely, best.indices
+            return likely, tokens
         kept = int((likely.cumsum(0) - likely < top_p).sum().clamp_min(1))
-        return likely[:kept], best.indices[:kept]
+        return likely[:kept], tokens[:kept]
 
 
 def logprobs(

@@ -225,7 +225,9 @@ class _Layer(DynamicLayer):
         self._first -= wider
         for room, own in zip(self._rooms, (keys, values), strict=True):
             start = self._stop - own.shape[1]
-            room[row, :, self._first : start] = 0  # nothing that another text left there may be seen, not even times 0
+            room[row, :, self._first : start] = (
+                0  # nothing that another text left there may be seen, not even times 0
+            )
             room[:row, :, self._first : self._first + wider] = 0
             room[row, :, start : self._stop] = own
         self._rows = row + 1

@@ -156,7 +156,7 @@ class Engine:
         try:
             with self._around():
                 self._loop()
-        except Exception as error:  # noqa: BLE001  nobody is to wait for ever
+        except Exception as error:  # nobody is to wait for ever
             told = error if isinstance(error, MindsetError) else CallError(f"the engine failed: {error}")
             self._failure = told
         self._end(told)
@@ -207,7 +207,7 @@ def _do(future: Future[Any], work: Callable[[], Any]) -> None:
         return
     try:
         future.set_result(work())
-    except Exception as error:  # noqa: BLE001  it is whoever asked who is told
+    except Exception as error:  # it is whoever asked who is told
         future.set_exception(error)
 
 

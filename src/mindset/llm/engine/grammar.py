@@ -1,4 +1,4 @@
-"""Answers that must fit: which tokens may come next, by llguidance, for a JSON schema, an expression or a call of a tool.
+"""Answers that must fit a JSON schema, an expression or a call of a tool: which tokens may come next, by llguidance.
 
 A grammar that cannot be followed is refused before anything is computed. Spaces between the parts of a JSON value are
 few, though never wrong: a small model that may write spaces for ever does. Invariant: what is drawn under a guide
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import llguidance
 import llguidance.hf
@@ -26,7 +27,7 @@ from mindset.llm.request import ToolSpec
 
 __all__ = ["Grammars", "Guide"]
 
-_SPACES = {"whitespace_pattern": r" |\n {0,16}"}
+_SPACES: Any = {"whitespace_pattern": r" |\n {0,16}"}
 
 
 class Guide:

@@ -24,9 +24,7 @@ __all__ = ["mean_states", "shown_pass"]
 
 
 @torch.no_grad()
-def shown_pass(
-    model: PreTrainedModel, ids: Sequence[int], request: ForwardRequest, reads: Reads
-) -> Forward:
+def shown_pass(model: PreTrainedModel, ids: Sequence[int], request: ForwardRequest, reads: Reads) -> Forward:
     """One pass over tokens, with what of its insides is wanted."""
     places = [len(ids) - 1] if request.last else list(range(len(ids)))
     watched = places if request.reads else []

@@ -44,7 +44,7 @@ class Job:
     ids: tuple[int, ...]
     """Its tokens, one at least."""
     deliver: Deliver
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     """Nothing is looked up for what is None: temperature 0, no cuts, a new seed, to the end of the context."""
     guide: Guide | None = None
     """What the answer is held to; in place of `schema` and `regex` of the options."""

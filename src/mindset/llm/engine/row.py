@@ -70,7 +70,7 @@ class Row:
             return
         self.ids.append(chosen)
         self._deliver(self._speech.push(chosen, self._told(chosen, logits, reads)))
-        if self._speech.stopped or (guide is not None and guide.is_over):
+        if self._speech.has_stopped() or (guide is not None and guide.is_over):
             self.finish("stop")
         elif self.said >= self._room:
             self.finish("length")
@@ -102,7 +102,7 @@ class Row:
         """Whether whoever listens has taken it."""
         try:
             self.job.deliver(told)
-        except Exception:  # noqa: BLE001  who may be gone is not to stop the others
+        except Exception:  # who may be gone is not to stop the others
             self.job.ticket.cancel()
             return False
         return True

@@ -38,7 +38,7 @@ class Wanted:
     threads: int = 0
     count: bool = False
     """Whether reads are counted in the model's folder."""
-    batch: BatchSettings = BatchSettings()
+    batch: BatchSettings = field(default_factory=BatchSettings)
     queue: int = 64
 
 

@@ -25,8 +25,7 @@ class Speech:
         """Characters that were told."""
         self._tokens: list[tuple[int, Token]] = []
         """Tokens that are not told yet, and the character that each begins with."""
-        self.stopped = False
-        """Whether a stop has ended the text."""
+        self._stopped = False
 
     def push(self, id: int, token: Token | None = None) -> TextPiece | None:  # noqa: A002  as events call it
         """One more token, told of where `token` is given; what can be told now."""
@@ -36,15 +35,18 @@ class Speech:
 
     def end(self) -> TextPiece | None:
         """What is left to be told, once nothing comes any more."""
-        if self.stopped:
+        if self._stopped:
             return None
-        piece = self._more(self._words.rest())
-        if self.stopped:
-            return piece
-        rest = self._tell(len(self._held), everything=True)
-        text = (piece.text if piece else "") + (rest.text if rest else "")
-        tokens = (piece.tokens if piece else ()) + (rest.tokens if rest else ())
-        return TextPiece(text, tokens) if text or tokens else None
+        last = [self._more(self._words.rest())]
+        if not self.has_stopped():
+            last.append(self._tell(len(self._held), everything=True))
+        pieces = [piece for piece in last if piece is not None]
+        tokens = tuple(token for piece in pieces for token in piece.tokens)
+        return TextPiece("".join(piece.text for piece in pieces), tokens) if pieces else None
+
+    def has_stopped(self) -> bool:
+        """Whether a stop has ended the text."""
+        return self._stopped
 
     def _more(self, text: str) -> TextPiece | None:
         before, self._held = len(self._held), self._held + text
@@ -54,7 +56,7 @@ class Speech:
             if (place := self._held.find(stop, max(0, before - len(stop) + 1))) >= 0
         ]
         if found:
-            self.stopped = True
+            self._stopped = True
             return self._tell(min(found)[1])
         return self._tell(len(self._held) - self._begun())
 
