@@ -25,6 +25,7 @@ from mindset.llm.capabilities import Capabilities
 from mindset.llm.client import Client
 from mindset.llm.events import Alternative, Event, Finished, Read, Retried, Started, TextPiece, Token, to_json
 from mindset.llm.grpc_client import GrpcClient
+from mindset.llm.keys import store_key
 from mindset.llm.messages import Image, ToolCall, system, user
 from mindset.llm.opening import open_client
 from mindset.llm.policy import Policy
@@ -217,10 +218,14 @@ def test_who_is_not_there_and_who_is_none(served: Serve, monkeypatch: pytest.Mon
         asyncio.run(fails(server.urls.http.replace("http://", "grpc://").removesuffix("/v1"))), CallError
     )
     assert "no token" in str(asyncio.run(fails(server.urls.grpc)))
-    assert "a wrong token" in str(asyncio.run(fails(server.urls.grpc, token="wrong")))
+    assert "a wrong token" in str(asyncio.run(fails(server.urls.grpc, key="wrong")))
     monkeypatch.setenv("MINDSET_TOKEN", "a-token-of-many-letters")
     assert len(asyncio.run(events_of(GrpcClient(server.urls.grpc), HELLO))) == 6
     monkeypatch.delenv("MINDSET_TOKEN")
+    store_key(server.urls.grpc.removeprefix("grpc://"), "a-token-of-many-letters")
+    assert len(asyncio.run(events_of(GrpcClient(server.urls.grpc), HELLO))) == 6
+    monkeypatch.setenv("MINDSET_TOKEN", "a-token-of-many-letters")
+    assert GrpcClient("grpc://other.example:1")._metadata == ()  # shown on this machine only
     for wrong in ("grpc://x", "http://x:1", "unix:"):
         with pytest.raises(UsageError, match="is no daemon's address"):
             GrpcClient(wrong)

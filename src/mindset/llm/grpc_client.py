@@ -1,7 +1,8 @@
 """A model that another process serves over gRPC: grpc://HOST:PORT, or unix:PATH; llm.proto says what is asked.
 
 The same events come out as went in there. What the model can do is asked once, before the first call. Where the
-server wants a token, give it, or set MINDSET_TOKEN.
+server wants a token it is the key that is given, or the one that is stored for the host, or, on this machine,
+MINDSET_TOKEN.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mindset.llm.budget import Budget
 from mindset.llm.capabilities import Capabilities
 from mindset.llm.client import Client
 from mindset.llm.events import Embeddings, Event, Forward
+from mindset.llm.keys import stored_key
 from mindset.llm.policy import Policy
 from mindset.llm.request import ForwardRequest, Request
 from mindset.llm.serve import llm_pb2 as pb
@@ -55,18 +57,19 @@ class GrpcClient(Client):
         self,
         model: str,
         *,
-        token: str | None = None,
+        key: str | None = None,
         policy: Policy | None = None,
         log: CallLog | None = None,
         budget: Budget | None = None,
     ) -> None:
-        """`model`: grpc://HOST:PORT or unix:PATH; `token`: the server's, None: that of MINDSET_TOKEN."""
+        """`model`: grpc://HOST:PORT or unix:PATH; `key`: the server's token."""
         super().__init__(model, policy=policy, log=log, budget=budget)
         self._address = parse(model)
-        token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
-        if token is not None and not (token.isascii() and token.isprintable()):
+        key = key or self._found_key()
+        if key is not None and not (key.isascii() and key.isprintable()):
             raise UsageError("a token is printable ASCII")
-        self._metadata = () if not token else (("authorization", f"Bearer {token}"),)
+        self._metadata = () if key is None else (("authorization", f"Bearer {key}"),)
+        self._secrets.update([] if key is None else [key])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
         self._stub: Any = None
@@ -147,6 +150,12 @@ class GrpcClient(Client):
         self._channel = self._stub = self._loop = None
         if channel is not None and loop is asyncio.get_running_loop():
             await channel.close()
+
+    def _found_key(self) -> str | None:
+        """Shown to nobody whom it is not meant for."""
+        at = self._address
+        stored = None if at.path is not None else stored_key(f"{at.host}:{at.port}", at.host)
+        return stored or (os.environ.get(TOKEN_VARIABLE) or None if at.is_local else None)
 
     async def _ask(self, name: str, message: Any) -> Any:
         try:

@@ -18,7 +18,7 @@ from llm.serve.asking import until
 from store.test_slab_store import make_memory
 
 from benchmarks.serving_echo import EchoClient
-from mindset.errors import ReadOnlyError
+from mindset.errors import MindsetError, ReadOnlyError
 from mindset.llm.capabilities import Capabilities
 from mindset.llm.scripted import Line, ScriptedClient
 from mindset.llm.serve import llm_pb2 as pb
@@ -238,4 +238,14 @@ def test_the_memory_of_a_model_can_be_looked_at(served: Serve, tmp_path: Path) -
         assert {one.name for one in memory.store.shards()} == {"base"}
         with pytest.raises(ReadOnlyError):
             memory.delete([1])
+        assert memory.store.count() == 16
+
+
+def test_a_memory_behind_a_token(served: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_memory(tmp_path / "memory")
+    url = served(None, DOORS, memory=tmp_path, token=TOKEN).urls.grpc
+    with pytest.raises(MindsetError, match="no token"), RemoteMemory(url):
+        pytest.fail("it let us in")
+    monkeypatch.setenv("MINDSET_TOKEN", TOKEN)
+    with RemoteMemory(url) as memory:
         assert memory.store.count() == 16

@@ -59,7 +59,7 @@ def test_what_is_to_be_asked(echo: str, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/", "/v1", "/v1/", "/v1/chat/completions/", "/v1//models", "/../etc/passwd", "/v1/%2e%2e/%2e%2e/etc/passwd",
-     "/v1/models/../../health", "/static/x", "/docs", "/v1/models/%00", "/v1/models/nothing", "/v1/models/a/b",
+     "/v1/models/../../health", "/static/x", "/docs", "/v1/models/%00", "/v1/models/nothing", "/v1/models/", "/v1/models/a/b",
      "/%ff%fe", "/v1/models/" + "x" * 5000, "/?model=echo", "//evil.example/v1/models", "/v1/models?x=1%zz/nothing"],
     ids=lambda path: path[:30],
 )  # fmt: skip
@@ -317,6 +317,14 @@ def test_who_reads_nothing_is_given_up(served: Serve) -> None:
         until(lambda: server.desk.taken == 1)
         until(lambda: server.desk.taken == 0, 60)
     assert server.desk.metrics.cancelled == 1
+
+
+def test_who_waits_too_long_is_told_so(served: Serve) -> None:
+    server = served(EchoClient(delay=30), limits=Limits(answer_seconds=0.3))
+    for stream in (True, False):
+        late = ask(server.urls.http, CHAT, HELLO | {"stream": stream})
+        assert (late.status, late.error["code"]) == (504, "timeout")
+    assert server.desk.taken == 0
 
 
 def test_many_at_once_each_get_their_own(served: Serve) -> None:

@@ -8,7 +8,7 @@ from mindset.errors import MissingError
 
 __all__ = ["need_serve"]
 
-_PACKAGES = ("grpc", "google.protobuf", "grpc_health", "grpc_reflection", "starlette", "uvicorn")
+_PACKAGES = ("grpc", "google.protobuf", "grpc_health", "grpc_reflection", "pydantic", "starlette", "uvicorn")
 
 
 def need_serve() -> None:

@@ -31,7 +31,7 @@ class Limits:
     """How deep a request's JSON is nested."""
     reply_bytes: int = 512 << 20
     """The largest arrays of a pass that are written into one reply."""
-    connections: int = 1024
+    connections: int = 512
     """Open connections over HTTP; a connection that asks for nothing takes no place."""
     header_seconds: float = 30.0
     """How long a new connection may take to ask for something."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from mindset.calls.canonical import Json
 from mindset.llm.serve.desk import Desk
 from mindset.llm.serve.endpoint import Asked, Endpoint
+from mindset.llm.serve.errors import RefusedError
 from mindset.llm.serve.sse import Reply, json_reply
 
 __all__ = ["MODEL", "MODELS"]
@@ -21,6 +22,8 @@ async def models(asked: Asked) -> Reply:
 async def model(asked: Asked) -> Reply:
     """One of them."""
     name = asked.path["name"]
+    if not name:
+        raise RefusedError(404, "name a model after /v1/models/", code="model_not_found")
     asked.desk.check_model(name)
     return json_reply(await _told(asked.desk, name))
 
