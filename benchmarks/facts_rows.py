@@ -18,6 +18,7 @@ from benchmarks.facts_methods import (
     exactly_as_before,
     fine_tuned,
     grace,
+    in_prompt,
     ours,
     scratch_model,
 )
@@ -62,6 +63,7 @@ def held_rows(bench: Bench, shared: Path) -> None:
         methods: dict[str, Callable[[], AbstractContextManager[Held]]] = {
             "fine-tuning one layer": lambda: fine_tuned(loaded, records, settings),
             "GRACE-style codebook": lambda: grace(loaded, records),
+            "facts in the prompt": lambda: in_prompt(loaded, records),
         }
         for name, method in methods.items():
             _peer(bench, loaded, records, name, method, before, shown | sizes)
