@@ -18,8 +18,13 @@ import torch
 from benchmarks.facts_scoring import Record, likelihoods
 from mindset.facts.phrasings import relations_of
 
-__all__ = ["reach"]
+__all__ = ["REACH", "reach"]
 
+REACH = (
+    "reversal: nats for the subject", "two-hop: new answer likelier than old", "two-hop: new answer said",
+    "free text: begins with the target", "free text: share of 4-token runs said before",
+)  # fmt: skip
+"""The figures; baselines are those of the model without the facts."""
 NEW_TOKENS = 30
 REVERSED = {
     "language of a person": "{} is the mother tongue of", "language of a place": "{} is the official language of",
@@ -73,7 +78,7 @@ def _reversed(record: Record) -> str:
 def _two_hops(model: Any, tokenizer: Any, records: Sequence[Record], shared: Path) -> dict[str, float]:
     asked = list(_questions(records, shared))
     if not asked:
-        return {"two-hop: questions": 0.0}
+        return dict.fromkeys((one for one in REACH if "two-hop" in one), float("nan"))
     prompts = [prompt for prompt, _, _ in asked]
     new = likelihoods(model, tokenizer, prompts, [answer for _, answer, _ in asked])
     old = likelihoods(model, tokenizer, prompts, [answer for _, _, answer in asked])
