@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,29 +46,20 @@ def corpus_rows(bench: Bench, shared: Path) -> None:
             kept.update(_figures(shared, settings, most))
         return kept
 
-    def row(
-        name: str, take: Callable[[dict[str, float]], float], unit: str, bar: str | None, baseline: str = ""
-    ) -> None:
-        def measure() -> Measured:
+    shown = {**settings_of(settings), "windows": most, "threads": torch.get_num_threads()}
+    for name, bar, unit, baseline in (
+        ("stories gain more than with LoRA", ">= 0", "bits/byte", "LoRA: stories gain"),
+        ("stories gain", None, "bits/byte", "LoRA: stories gain"),
+        ("WikiText loses", "<= 0.01", "bits/byte", "LoRA: WikiText loses"),
+        ("minutes of two cores", "<= 20", "minutes", None),
+        ("logits differ when it is off, or slots damaged", "<= 0", "differences", None),
+    ):
+
+        def measure(name: str = name, baseline: str | None = baseline) -> Measured:
             found = figures()
-            return Measured(take(found), found[baseline] if baseline else None, extra=found)
+            return Measured(found[name], None if baseline is None else found[baseline], extra=found)
 
-        bench.row(
-            f"corpus overlay: {name}", measure, unit=unit, bar=bar,
-            settings={**settings_of(settings), "windows": most, "threads": torch.get_num_threads()},
-        )  # fmt: skip
-
-    row(
-        "stories gain more than with LoRA",
-        lambda f: f["stories gain"] - f["LoRA: stories gain"],
-        "bits/byte",
-        ">= 0",
-        "LoRA: stories gain",
-    )
-    row("stories gain", lambda f: f["stories gain"], "bits/byte", None, "LoRA: stories gain")
-    row("WikiText loses", lambda f: f["WikiText loses"], "bits/byte", "<= 0.01", "LoRA: WikiText loses")
-    row("minutes of two cores", lambda f: f["cpu seconds"] / 120, "minutes", "<= 20")
-    row("logits differ when it is off, or slots damaged", lambda f: f["differences"], "differences", "<= 0")
+        bench.row(f"corpus overlay: {name}", measure, unit=unit, bar=bar, settings=shown)
 
 
 def _figures(shared: Path, settings: CorpusSettings, most: int) -> dict[str, float]:
@@ -92,10 +82,12 @@ def _figures(shared: Path, settings: CorpusSettings, most: int) -> dict[str, flo
             damaged = len(memory.store.verify())
         same = exactly_as_before(loaded, folder, ["The oldest and strongest emotion", "Once"])
     theirs = _with_lora(text, texts, settings, taken)
-    found = {"cpu seconds": taken, "differences": float(damaged + (not same))}
+    found = {"minutes of two cores": taken / 120}
+    found["logits differ when it is off, or slots damaged"] = float(damaged + (not same))
     for name, after in (("", mine), ("LoRA: ", theirs)):
         found[f"{name}stories gain"] = before["stories"] - after["stories"]
         found[f"{name}WikiText loses"] = after["WikiText"] - before["WikiText"]
+    found["stories gain more than with LoRA"] = found["stories gain"] - found["LoRA: stories gain"]
     return found
 
 

@@ -178,13 +178,12 @@ def _ours(
                       ("paraphrase by probability", None)):  # fmt: skip
         row(f"one alone, {name}", lambda name=name: kept["alone"][name], "of facts", bar)  # type: ignore[misc]
     for name in REACH:
-        row(
-            name,
-            lambda name=name: kept["reach"][name],
-            "see the name",
-            None,
-            lambda name=name: kept["reach before"][name],
-        )  # type: ignore[misc]
+        now, was = (functools.partial(_kept, kept, when, name) for when in ("reach", "reach before"))
+        row(name, now, "see the name", None, was)
+
+
+def _kept(kept: dict[str, Any], when: str, name: str) -> float:
+    return float(kept[when][name])
 
 
 def _alone(loaded: Any, records: list[Record]) -> dict[str, float]:
