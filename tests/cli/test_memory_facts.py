@@ -123,3 +123,22 @@ def test_options_of_facts_do_not_go_with_a_text(student: Path, tmp_path: Path) -
     assert (
         "--slots does not go with facts" in run("memory", "learn", student, fact, "--slots", 2, code=2).stderr
     )
+
+
+def test_a_slot_made_by_hand(student: Path) -> None:
+    wish = (
+        student,
+        "ŸŸ My colour ŸŸŸŸ",
+        "red",
+        "--probability",
+        0.0046,
+    )  # its logits are all but equal
+    done = ask("memory", "insert", *wish, "--label", "colour")
+    assert done["after"] >= 0.0046 > done["before"]
+    shown = ask("memory", "show", student, done["slot"])[0]
+    assert (shown["label"], shown["quote"]) == ("colour", "ŸŸ My colour ŸŸŸŸ => red")
+    run("undo", student)
+    assert "overlay hand: " in run("memory", "insert", *wish).stdout
+    assert "nothing is to be done" in run("memory", "insert", *wish, code=2).stderr
+    run("undo", student)
+    assert ask("memory", "overlays", student) == []

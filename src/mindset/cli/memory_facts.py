@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mindset.facts.fact import FactText
     from mindset.facts.learn import Learned
 
-__all__ = ["learn", "mount", "overlays", "umount"]
+__all__ = ["insert", "learn", "mount", "overlays", "umount"]
 
 NAME = click.argument("name", metavar="NAME")
 
@@ -124,6 +124,59 @@ def _learn_body(
         render.print_json(asdict(done))
     else:
         _tell_body(done, folder)
+
+
+@click.command("insert", cls=failures.Command)
+@options.model_folder
+@click.argument("prompt")
+@click.argument("promotes", metavar="WORD")
+@click.option(
+    "--probability",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    metavar="P",
+    help="How likely the word becomes there.  [0.9]",
+)
+@click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Layer of the slot.  [a middle one]")
+@click.option("--overlay", default="hand", metavar="NAME", help="Overlay to write to.  [hand]")
+@click.option("--label", default="", metavar="TEXT", help="What people call it.  [the word]")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be given again.")
+@options.runtime_options
+@options.json_option
+def insert(
+    folder: Path,
+    prompt: str,
+    promotes: str,
+    probability: float,
+    layer: int | None,
+    overlay: str,
+    label: str,
+    tags: tuple[str, ...],
+    runtime: Runtime,
+    as_json: bool,
+) -> None:
+    """Make one slot by hand: where a text ends like PROMPT, WORD comes next.
+
+    Nothing is trained: the slot answers where its layer sees what it sees at the end of PROMPT, and adds as much as
+    makes the first token of WORD as likely as wished. A fact that is to hold in other words is for `learn`.
+
+    \b
+    Example:
+      mindset memory insert smol "My favourite colour is" turquoise --label colour
+    """
+    from mindset.facts.hand_made import Wish, insert_slot
+
+    wish = Wish(prompt, promotes, probability, label, tags)
+    with runtime.active():
+        done = insert_slot(folder, wish, overlay, layer=layer, device=runtime.device)
+    if as_json:
+        render.print_json(asdict(done))
+        return
+    render.say(
+        f"slot {done.slot} in layer {done.layer}, overlay {done.overlay}: {done.token!r} {done.before:.1%} before, "
+        f"{done.after:.1%} now"
+    )
+    render.say(f"off with: mindset memory umount {folder} {done.overlay}; back with: mindset undo {folder}")
 
 
 @click.command("mount", cls=failures.Command)
