@@ -27,26 +27,17 @@ REACH = (
 """The figures; baselines are those of the model without the facts."""
 NEW_TOKENS = 30
 REVERSED = {
-    "language of a person": "{} is the mother tongue of", "language of a place": "{} is the official language of",
-    "language of a work": "A work that was written in {} is", "religion": "A well-known follower of {} is",
-    "place": "Something you find in {} is", "continent": "A part of {} is", "origin": "Something that began in {} is",
-    "headquarters": "An organisation with its head office in {} is", "home": "Someone who was born in {} is",
-    "citizenship": "A well-known citizen of {} is", "death": "Someone who died in {} is",
-    "employer": "Someone who works for {} is", "work place": "Someone who worked in {} is",
-    "profession": "A well-known {} is", "field": "An expert in {} is", "office": "A well-known {} is",
-    "position in a game": "A well-known {} is", "sport": "A well-known player of {} is",
-    "instrument": "Someone who plays the {} is", "genre": "A well-known artist of {} is", "maker": "A product of {} is",
-    "owner": "{} owns", "record label": "An artist whose music is published by {} is",
-    "channel": "A programme that was shown on {} is", "organisation": "A member of {} is",
-    "twin city": "The twin city of {} is", "named after": "Something that bears the name of {} is",
-    "capital": "{} is the capital of",
+    "language": "{} is the language of", "religion": "A well-known follower of {} is",
+    "place": "Something you find in {} is", "origin": "Something or someone that comes from {} is",
+    "work place": "Someone who worked in {} is", "profession": "A well-known {} is",
+    "art or sport": "A well-known name in {} is", "maker": "A product of {} is",
+    "channel": "A programme that was shown on {} is", "twin city": "The twin city of {} is",
 }  # fmt: skip
 """A prompt that names the target, by relation."""
 GENERAL = "When people speak of {}, they think of"
 HOPS = {
-    "place": "the country where {} is located", "origin": "the country where {} began",
-    "home": "the country where {} was born", "citizenship": "the country that {} is a citizen of",
-    "headquarters": "the country where {} has its head office", "work place": "the country where {} worked",
+    "place": "the country where {} is located", "origin": "the country that {} comes from",
+    "work place": "the country where {} worked",
 }  # fmt: skip
 """How a second question names a target that is a country, by relation."""
 SECOND = {
