@@ -12,6 +12,7 @@ __all__ = [
     "BudgetError",
     "BusyError",
     "CallError",
+    "CallTimeoutError",
     "DataError",
     "DiskFullError",
     "FormatError",
@@ -88,6 +89,10 @@ class CallError(MindsetError, ConnectionError):
         """`retry`: whether the same request may succeed later; `retry_after`: seconds, where the endpoint said so."""
         super().__init__(message)
         self.retry, self.retry_after = retry, retry_after
+
+
+class CallTimeoutError(CallError, TimeoutError):
+    """A language model that did not answer in time."""
 
 
 class OverloadedError(CallError):
