@@ -9,12 +9,13 @@ import torch
 
 from mindset.errors import UsageError
 from mindset.graft.convert import convert
+from mindset.graft.influence import residual_values
 from mindset.graft.model import banks
 from mindset.graft.plan import ConversionPlan
 from mindset.graft.sources import load_teacher
 from mindset.probe.slot_search import firing, promoting
 from mindset.probe.unembedding import direct_logits, logit_gradient
-from mindset.probe.why import residual_values, why
+from mindset.probe.why import why
 
 
 @pytest.fixture

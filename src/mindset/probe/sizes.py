@@ -5,10 +5,11 @@ Does not know what the bytes are worth. Invariant: memory that several tensors s
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from transformers import PreTrainedModel
+
+from mindset.graft.decoding import context_length
 
 __all__ = ["bytes_in_ram", "bytes_on_disk", "context_length"]
 
@@ -26,10 +27,3 @@ def bytes_on_disk(path: Path) -> int:
         return path.stat().st_size
     files = [*path.glob("model*.safetensors"), *(path / "memory").rglob("*")]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def context_length(model: PreTrainedModel) -> int:
-    """Most tokens that the model has positions for; models that name none read any number."""
-    config = model.config.get_text_config()
-    named = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(named or sys.maxsize)

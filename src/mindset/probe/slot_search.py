@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mindset.errors import UsageError
+from mindset.graft.influence import residual_values
 from mindset.graft.model import banks
 from mindset.graft.sources import load_teacher
 from mindset.probe.generate import prompt_tokens
 from mindset.probe.logits import evaluation_mode
 from mindset.probe.unembedding import final_norm, logit_gradient
-from mindset.probe.why import residual_values, why
+from mindset.probe.why import why
 from mindset.store.slot_names import name_slots
 
 __all__ = ["FoundSlot", "firing", "promoting"]

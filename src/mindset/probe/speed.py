@@ -12,7 +12,6 @@ of greedy `generate`.
 
 from __future__ import annotations
 
-import inspect
 import statistics
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mindset.errors import UsageError
+from mindset.graft.decoding import cache_name
 from mindset.probe.logits import evaluation_mode
 
 __all__ = ["Decoded", "SpeedComparison", "cache_name", "decode", "decode_ratio", "tokens_per_second"]
@@ -134,11 +134,6 @@ def decode_ratio(
 
 def _seconds(run: Decoded) -> float:
     return run.prompt_seconds + run.step_seconds
-
-
-def cache_name(model: PreTrainedModel) -> str:
-    """Name the cache as this model does: transformers 5.24 renamed it and deprecates the old name."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _now(model: PreTrainedModel) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mindset.errors import UsageError
-from mindset.graft.bank import Bank, MirrorBank
+from mindset.graft.bank import Bank
+from mindset.graft.decoding import spelled
+from mindset.graft.influence import located, residual_values
 from mindset.graft.model import banks
 from mindset.graft.mounting import mounted
 from mindset.graft.recording import Read, record
@@ -32,7 +34,7 @@ from mindset.probe.unembedding import direct_logits, final_norm, residual_direct
 from mindset.probe.why_facts import WhyFact, answers
 from mindset.store.slot_names import name_slots
 
-__all__ = ["Candidate", "Why", "WhySlot", "explain", "residual_values", "why"]
+__all__ = ["Candidate", "Why", "WhySlot", "explain", "why"]
 
 SHOWN_CANDIDATES, SHOWN_PROMOTED = 5, 5
 
@@ -203,7 +205,7 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
     logits, state, reads = _read(model, asked)
     probabilities, ids = logits.softmax(-1).topk(min(SHOWN_CANDIDATES, len(logits)))
     candidates = tuple(
-        Candidate(_text(tokenizer, i), i, p)
+        Candidate(spelled(tokenizer, i), i, p)
         for i, p in zip(ids.tolist(), probabilities.tolist(), strict=True)
     )
     found, slots_read, total = _rank(model, reads, top)
@@ -216,22 +218,12 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
     facts = tuple(
         replace(
             fact,
-            token=_text(tokenizer, int(asked[fact.place])),
-            next_without=_text(tokenizer, fact.likeliest_without),
+            token=spelled(tokenizer, int(asked[fact.place])),
+            next_without=spelled(tokenizer, fact.likeliest_without),
         )
         for fact in (answers(model, asked) if mounted(model) else ())
     )
     return Why(prompt, candidates, tuple(slots), slots_read, shown / total if total else 0.0, facts)
-
-
-def residual_values(bank: Bank) -> Float[Tensor, "n_heads n_slots d_model"]:
-    """The value of every slot as its bank adds it to its output, per unit of weight."""
-    shards = [cast(Tensor, shard.value) for shard in cast(nn.ModuleDict, bank.shards).values()]
-    if isinstance(bank, MirrorBank):
-        return torch.cat(shards).detach()[None]
-    (value,) = shards
-    weight = cast(nn.Linear, bank.output).weight.view(bank.d_model, bank.n_heads, -1)
-    return torch.einsum("hsv,dhv->hsd", value, weight).detach()
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +274,7 @@ def _rank(model: PreTrainedModel, reads: dict[int, Read], top: int) -> tuple[lis
             total += float(influence.sum())
             for place in influence.flatten().topk(min(top, influence.numel())).indices.tolist():
                 head, row = at = divmod(place, influence.shape[1])
-                shard, row = (name, row) if name else _located(bank, row)
+                shard, row = (name, row) if name else located(bank, row)
                 weight, strength = float(weights[at]), float(influence[at])
                 found.append(_Found(bank, head, shard, row, weight, strength, weight * values[at]))
     found = sorted((one for one in found if one.influence > 0), key=lambda one: -one.influence)
@@ -308,31 +300,11 @@ def _explained(
         influence=found.influence,
         weight=found.weight,
         logit=float(logits[likeliest]),
-        promotes=tuple(_text(tokenizer, token) for token in raised),
+        promotes=tuple(spelled(tokenizer, token) for token in raised),
         source="the teacher's own neuron"
         if found.bank.kind == "mirror" and found.shard == "base"
         else "learned",
     )
-
-
-def _located(bank: Bank, row: int) -> tuple[str, int]:
-    """Shard and row in it of a slot that is counted over all shards of a bank."""
-    for name, shard in cast(nn.ModuleDict, bank.shards).items():
-        n_slots = int(cast(Any, shard).n_slots)
-        if row < n_slots:
-            return name, row
-        row -= n_slots
-    raise IndexError(row)
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    """A token's text as it stands in a line; where it is part of a character, as the vocabulary spells it."""
-    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
-    spelled = str(tokenizer.convert_ids_to_tokens(token))
-    if not text or "\N{REPLACEMENT CHARACTER}" in text:
-        return spelled
-    # SentencePiece drops the space before a word that begins a text.
-    return f" {text}" if spelled.startswith("▁") and not text.startswith(" ") else text
 
 
 def _shown(token: str) -> str:
