@@ -19,7 +19,7 @@ from mindset.calls.log import CallLog
 from mindset.calls.schema import NODES
 from mindset.calls.tree import Node, Tree, put
 from mindset.database.engine import reading, writing
-from mindset.errors import DataError, MissingError, UsageError
+from mindset.errors import DataError, MissingError
 
 SEVERAL = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
