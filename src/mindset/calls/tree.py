@@ -52,6 +52,12 @@ class Node:
     deleted: str | None = None
     """When its content was taken away."""
 
+    @classmethod
+    def of(cls, row: Any) -> Node:
+        """A row of the table."""
+        content = None if row.content is None else json.loads(row.content)
+        return cls(row.hash, row.kind, content, row.parent, row.created, row.deleted)
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -144,7 +150,7 @@ class Tree:
     def _nodes(self, which: sa.ColumnElement[bool]) -> list[Node]:
         wanted = sa.select(NODES).where(which).order_by(NODES.c.created, NODES.c.hash)
         with reading(self.engine) as connection:
-            return [_node(row) for row in connection.execute(wanted)]
+            return [Node.of(row) for row in connection.execute(wanted)]
 
 
 # ---- inside a transaction ------------------------------------------------------------------------------------------
@@ -173,7 +179,7 @@ def chain(connection: sa.Connection, tip: str | None, above: str | None = None) 
     if tip is None or tip == above:
         return []
     rows = _CHAIN.run(connection, {"tip": tip, "above": above or ""}).all()
-    return [_node(row) for row in reversed(rows)]
+    return [Node.of(row) for row in reversed(rows)]
 
 
 _PUT = Spelled(
@@ -215,12 +221,7 @@ def _get(connection: sa.Connection, node: str) -> Node:
     row = connection.execute(sa.select(NODES).where(NODES.c.hash == node)).one_or_none()
     if row is None:
         raise MissingError(f"there is no node {node} in the tree")
-    return _node(row)
-
-
-def _node(row: Any) -> Node:
-    content = None if row.content is None else json.loads(row.content)
-    return Node(row.hash, row.kind, content, row.parent, row.created, row.deleted)
+    return Node.of(row)
 
 
 # ---- verifying -----------------------------------------------------------------------------------------------------
