@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mindset.cli import failures, memory_index, options, render, serve
+from mindset.cli import failures, memory_index, memory_serve, options, render
 from mindset.cli.memory_evict import evict
 from mindset.cli.memory_facts import insert, learn, mount, overlays, umount
 from mindset.cli.memory_merge import merge
@@ -58,8 +58,8 @@ def memory() -> None:
     """
 
 
-memory.add_command(serve.serve, "serve")
-memory.add_command(serve.check, "check")
+memory.add_command(memory_serve.serve, "serve")
+memory.add_command(memory_serve.check, "check")
 
 
 @memory.command("stats")
