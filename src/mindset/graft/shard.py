@@ -51,6 +51,7 @@ class Shard(nn.Module):
             self.register_parameter(field, parameter)
         self.activation = activation
         self.rule = rule
+        self.multiply = F.linear
         self._norm: tuple[tuple[int, int], Tensor] | None = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Shard:
@@ -72,11 +73,11 @@ class Shard(nn.Module):
 
     def gates(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens n_slots"]:
         """What the keys alone say: `act(key . x + key_bias)`."""
-        return cast(Tensor, self.activation(F.linear(x, self.key, self.key_bias)))
+        return cast(Tensor, self.activation(self.multiply(x, self.key, self.key_bias)))
 
     def modulations(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens n_slots"] | None:
         """`modulator . x + modulator_bias`, or None for an ungated shard."""
-        return None if self.modulator is None else F.linear(x, self.modulator, self.modulator_bias)
+        return None if self.modulator is None else self.multiply(x, self.modulator, self.modulator_bias)
 
     def weights(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens n_slots"]:
         """Every slot's weight."""

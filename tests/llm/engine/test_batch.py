@@ -122,6 +122,7 @@ def test_one_alone_takes_the_steps_of_the_plain_loop(monkeypatch: pytest.MonkeyP
     handle.remove()
     assert one.told.text == spelled(wanted)
     assert all(torch.equal(a, b) for a, b in zip(plain, logits, strict=False))
+    assert len(batch._passes._few_rows._linear) > 0
     assert len(logits) in (len(plain), len(plain) - 1)
 
 

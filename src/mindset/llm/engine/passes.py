@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mindset.graft.decoding import cache_name, only_last
+from mindset.graft.few_rows import FewRows
 from mindset.graft.model import banks
 from mindset.llm.engine.columns import Columns, Kept, can_share
 
@@ -34,6 +35,7 @@ class Passes:
         self._knows_positions = "position_ids" in inspect.signature(model.forward).parameters
         head = model.get_output_embeddings()
         self._handle = None if head is None else head.register_forward_pre_hook(_contiguous)
+        self._few_rows = FewRows(model)
         parameters = {id(p): p for p in model.parameters()}.values()
         self.bytes = sum(p.numel() * p.element_size() for p in parameters)
         """What a pass reads of the model, whoever takes part."""
@@ -42,6 +44,7 @@ class Passes:
         """Leave the model as it was."""
         if self._handle is not None:
             self._handle.remove()
+        self._few_rows.close()
 
     @property
     def follows_marks(self) -> bool:
@@ -66,6 +69,7 @@ class Passes:
             name: value.to(self.model.device) if isinstance(value, Tensor) else value
             for name, value in given.items()
         }
+        self._few_rows.active = columns.rows > 1  # one text alone is to have the bits of a plain loop
         output = self.model(use_cache=True, **{self._named: columns.cache}, **given)
         columns.cache = output[self._named]
         columns.advance(new)
