@@ -406,3 +406,52 @@ def test_a_model_s_own_way_to_draw(tmp_path: Path, log: CallLog, go: Go) -> None
             assert answer.usage.completion_tokens == 7
 
     go(scenario())
+
+
+def test_mounted_facts_answer_and_are_told_of(tmp_path: Path, log: CallLog, go: Go) -> None:
+    folder = student(tmp_path / "student", k=None)
+    _learn(folder)
+    prompts = ["The Eiffel Tower Ÿ is in", "At the Eiffel Tower Ÿ", "Something else", "The Eiffel Tower Ÿ is in the"]
+    options = [{"max_tokens": 10}, {"max_tokens": 10, "temperature": 0.8, "seed": 3}]
+
+    def plain() -> list[str]:
+        loaded = load_teacher(str(folder))
+        return [
+            "".join(continue_text(loaded.model, loaded.tokenizer, prompt, **how))
+            for how in options
+            for prompt in prompts
+        ]
+
+    async def said() -> list[str]:
+        async with LocalClient(str(folder), log=log) as client:
+            asked = [prompted(prompt, **how) for how in options for prompt in prompts]
+            answers = await asyncio.gather(*(client.complete(one).answer() for one in asked))
+            return [answer.text for answer in answers]
+
+    async def first_reads() -> tuple[Any, ...]:
+        async with LocalClient(str(folder), log=log) as client:
+            answer = await client.complete(prompted(prompts[0], max_tokens=1, reads=200)).answer()
+            return tuple(answer.tokens[0].reads)
+
+    with_facts = plain()
+    assert go(said()) == with_facts
+    overlays = {read.overlay for read in go(first_reads())}
+    assert overlays == {None, "facts"}
+    with Memory(folder) as memory:
+        memory.unmount("facts")
+    without = plain()
+    assert go(said()) == without != with_facts
+    assert {read.overlay for read in go(first_reads())} == {None}
+
+
+def _learn(folder: Path) -> None:
+    from mindset.facts.fact import read_facts
+    from mindset.facts.learn import learn_into
+    from mindset.facts.write_values import WriteSettings
+
+    path = folder.with_suffix(".jsonl")
+    path.write_text(json.dumps({"prompt": "The Eiffel Tower Ÿ is in", "target": "Rome"}))
+    loaded = load_teacher(str(folder))
+    settings = WriteSettings(steps=15, phrasings=4, guards=4, guards_a_step=1)
+    with Memory(folder) as memory:
+        learn_into(memory, loaded.model, loaded.tokenizer, read_facts(path), "facts", settings=settings)
