@@ -8,7 +8,7 @@ def test_one_answer_in_a_line() -> None:
     spent = Spent("m", 1, Usage(100, 41, cached_tokens=80), 3.0, 1.0, 0.0123)
     assert (
         told(spent)
-        == "41 tokens in 3.0 s (20.0/s) · first after 1.0 s · 100 read, 80 of them known · $0.0123"
+        == "41 tokens in 3.0 s (20.0/s) · first after 1.0 s · 100 read, 80 of them cached · $0.0123"
     )
     assert (
         told(Spent("m", 1, Usage(3, 1), 0.51, 0.5, 0.0)) == "1 token in 0.51 s · first after 0.50 s · 3 read"

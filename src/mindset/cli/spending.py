@@ -41,7 +41,7 @@ def told(spent: Spent) -> str:
             parts[0] += f" ({(tokens - 1) / (spent.seconds - spent.first_token):.1f}/s)"
         parts.append(f"first after {seconds(spent.first_token)}")
     if read:
-        parts.append(f"{read} read" + (f", {cached} of them known" if cached else ""))
+        parts.append(f"{read} read" + (f", {cached} of them cached" if cached else ""))
     if spent.money:
         parts.append(money(spent.money))
     return " · ".join(parts)

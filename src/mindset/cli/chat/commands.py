@@ -113,6 +113,8 @@ class Commands:
             for place in places:
                 for line in why.slots(tokens[place]):
                     self._screen.say(f"  {why.quoted(tokens[place].text)}  {line}")
+            if any(tokens[place].reads for place in places):
+                self._screen.note("[mindset memory show DIR SLOT tells what a slot holds]")
 
     def search(self, argument: str) -> None:
         half = max((self._screen.width - 30) // 2, 20)
