@@ -146,6 +146,8 @@ def test_a_conversation_goes_on_where_it_was(tmp_path: Path) -> None:
         chat.enter("Spain?")
         chat.until("It is Paris.")  # the script begins anew
         chat.prompt()
+        chat.enter("/chats")
+        assert rows(chat.prompt())[-1][:2] == ["*", "1"]
         chat.enter("/branches")
         assert [row[:2] for row in rows(chat.prompt())][-1] == ["*", "2"]
 

@@ -20,8 +20,8 @@ def chat(*, asking: asking.Asking, go_on: bool, cid: int | None, as_json: bool) 
     """Talk to a model on a terminal, or line by line through a pipe.
 
     Everything is kept in the log. /help lists the commands of a chat: /back, /edit, /fork, /switch and /tree move in
-    the dialog, /why shows how sure the model was. Without a terminal every line is a turn, only answers go to stdout,
-    and with --json each is one line of JSON.
+    the dialog, /chats lists conversations, /why shows how sure the model was. Without a terminal every line is a turn,
+    only answers go to stdout, and with --json each is one line of JSON.
 
     \b
     Example:

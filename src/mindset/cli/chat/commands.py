@@ -16,6 +16,7 @@ from mindset.cli.chat.drawing import HASH_LETTERS, draw, one_line
 from mindset.cli.chat.saving import write
 from mindset.cli.spending import Spent
 from mindset.errors import MissingError, UsageError
+from mindset.llm.conversations import remembered
 
 if TYPE_CHECKING:
     from mindset.cli.chat.session import Session
@@ -56,6 +57,14 @@ class Commands:
             for b in self._dialog.branches()
         )
         self._table_or_nothing(("", "branch", "hash", "model", "UTC"), rows)
+
+    def chats(self, _: str) -> None:
+        here = self._dialog.branch.conversation if self._dialog.branch is not None else None
+        rows = (
+            ("*" if c.id == here else "", c.id, _moment(c.moved), c.exchanges, one_line(c.question, 40), c.model)
+            for c in remembered(self._session.held.log)
+        )
+        self._table_or_nothing(("", "cid>", "UTC", "exchanges>", "began with", "model"), rows)
 
     def switch(self, argument: str) -> None:
         branch = self._dialog.switch(argument)

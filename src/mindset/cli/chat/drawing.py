@@ -6,7 +6,7 @@ Does not know a terminal or a database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len, set_cell_size
 
@@ -35,8 +35,10 @@ class Row:
 
 
 def draw(roots: Sequence[Fork], here: str | None, width: int = 60) -> list[Row]:
-    """The lines, from the beginning on; `here` is the hash of the present node."""
-    return list(_siblings(roots, here, width, ""))
+    """The lines, from the beginning on; `here` is the hash of the present node, `width` the cells of both texts."""
+    rows = list(_siblings(roots, here, width * 3 // 5, ""))
+    room = width - max((cell_len(row.text) for row in rows), default=0)
+    return [replace(row, answer=one_line(row.answer, max(room, 20))) for row in rows]
 
 
 def one_line(text: str, width: int) -> str:
@@ -58,7 +60,6 @@ def _siblings(forks: Sequence[Fork], here: str | None, width: int, left: str) ->
 
 def _fork(fork: Fork, here: str | None, width: int, first: str, left: str) -> Iterable[Row]:
     exchange = fork.exchange
-    text = first + one_line(exchange.question or "(deleted)", max(width * 3 // 5 - len(first), 20))
-    answer = one_line(exchange.answer, max(width * 2 // 5, 20))
-    yield Row(text, answer, exchange.tip[:HASH_LETTERS], " ".join(fork.names), exchange.tip == here)
+    text = first + one_line(exchange.question or "(deleted)", max(width - len(first), 20))
+    yield Row(text, exchange.answer, exchange.tip[:HASH_LETTERS], " ".join(fork.names), exchange.tip == here)
     yield from _siblings(fork.after, here, width, left)

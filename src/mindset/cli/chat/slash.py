@@ -38,6 +38,7 @@ COMMANDS = {
         Slash("fork", "[name]", "begin a branch here"),
         Slash("branches", "", "list the branches of this conversation"),
         Slash("switch", "NAME|HASH", "go to a branch, or behind an exchange"),
+        Slash("chats", "", "list the latest conversations, which --cid goes on with"),
         Slash("tree", "", "draw the branches; * is where you are"),
         Slash("model", "[MODEL]", "say which model answers, or take another one"),
         Slash("option", "[KEY VALUE|none]", "say the options, or set one: temperature 0.8"),
