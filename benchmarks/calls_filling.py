@@ -97,8 +97,8 @@ def _word(draw: random.Random) -> str:
     number = COMMON + draw.randrange(RARE) if rare else int(COMMON ** draw.random()) - 1
     syllables = []
     while number >= 0:
-        syllables.append("bdfgklmnprstvz"[number % 14] + "aeiou"[number // 14 % 5])
-        number = number // 70 - 1
+        syllables.append("bdfgklmnrtvz"[number % 12] + "aeiou"[number // 12 % 5])
+        number = number // 60 - 1
     return "".join(syllables)
 
 

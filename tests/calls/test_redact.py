@@ -191,6 +191,8 @@ def test_nothing_of_a_key_is_in_the_database(
     question = asked(f"my key is {OPENAI}", f"mine: {VARIABLE}", "ok?", key=OPENAI)
     with run("r"):
         made = log.begin(question)
+    with run(f"run of {OPENAI}"):
+        log.begin(question)
     log.note(made, [Piece(0.5, {"event": "retried", "reason": f"bad key {OPENAI}"})])
     for place in range(0, len(OPENAI), 5):
         log.note(made, [Piece(1.0, {"event": "text", "text": OPENAI[place : place + 5]})])

@@ -70,9 +70,9 @@ def test_before_any_call() -> None:
 
 def test_the_list(log: CallLog) -> None:
     lines = run().stdout.splitlines()
-    assert [line.strip()[0] for line in lines] == ["1", ">", "<", "2", ">", "<", "3", ">", "!"]
-    assert "> The capital of France?" in lines[1]
-    assert "! the endpoint is gone" in lines[-1]
+    assert [line.strip()[0] for line in lines] == ["3", ">", "!", "2", ">", "<", "1", ">", "<"]
+    assert "> The capital of France?" in lines[7]
+    assert "! the endpoint is gone" in lines[2]
     assert "first" in lines[0]
     assert [line.strip()[0] for line in run("-q", "paris").stdout.splitlines()] == ["1", ">", "<"]
     assert [one["id"] for one in ask("-n", 2)] == [3, 2]

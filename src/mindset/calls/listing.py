@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ class Wanted:
     text: str | None = None
     """What the search box takes: words that all occur in the prompt or the answer, "a phrase", -without, begin*."""
     model: str | None = None
-    """MODEL as it was given, or as it called itself."""
+    """MODEL as it was given."""
     status: str | None = None
     run: str | None = None
     """Id or name; of a name, every run that has it."""
@@ -85,7 +86,7 @@ def conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     """What is wanted but for its words, over `CALLS`."""
     found: list[sa.ColumnElement[bool]] = []
     if wanted.model is not None:
-        found.append(sa.or_(CALLS.c.model == wanted.model, CALLS.c.answered_by == wanted.model))
+        found.append(CALLS.c.model == wanted.model)
     if wanted.status is not None:
         found.append(CALLS.c.status == wanted.status)
         if wanted.status != "ok":
@@ -106,12 +107,26 @@ def _question(connection: sa.Connection, wanted: Wanted) -> sa.Select[Any]:
     which: list[sa.ColumnElement[bool] | sa.TextClause] = [*conditions(wanted)]
     if wanted.text is not None:
         rows, order, found = TEXT_INDEX.found_in(connection, wanted.text, rows, order)
-        which.append(found)
+        which += [found, *_bounds(connection, wanted, order)]
     words = [
         sa.func.substr(column, 1, SHOWN + 1).label(column.name) for column in (TEXTS.c.prompt, TEXTS.c.answer)
     ]
     question = sa.select(CALLS, RUNS.c.name.label("run_name"), *words).select_from(rows)
     return question.where(*which).order_by(order.desc()).limit(wanted.count)
+
+
+def _bounds(
+    connection: sa.Connection, wanted: Wanted, key: sa.ColumnElement[int]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Where in the log there are such calls at all, so that a search for common words does not look elsewhere."""
+    if wanted.model is None and wanted.run is None and wanted.status in (None, "ok"):
+        return
+    indexed = conditions(replace(wanted, since=None, status=None if wanted.status == "ok" else wanted.status))
+    ends = [
+        sa.select(end(CALLS.c.id)).where(*indexed).scalar_subquery() for end in (sa.func.min, sa.func.max)
+    ]
+    first, last = connection.execute(sa.select(*ends)).one()
+    yield key.between(first or 0, last or 0)
 
 
 def _line(connection: sa.Connection, row: Any) -> Line:

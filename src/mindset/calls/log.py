@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import sqlalchemy as sa
@@ -209,7 +209,7 @@ class CallLog:
             if process is None:
                 process = rows.enter_process(connection, self.redactor)
             if run.id not in runs:
-                rows.enter_run(connection, run, process)
+                rows.enter_run(connection, replace(run, name=self.redactor.text(run.name)), process)
             begun = rows.begin(connection, asked, run.id, process)
         self._process = process
         runs.add(run.id)

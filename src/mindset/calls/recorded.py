@@ -32,6 +32,8 @@ class Recorded:
     asked: Asked
     pieces: tuple[Piece, ...]
     outcome: Outcome
+    cost: float | None = None
+    """US dollars; None where nobody knows."""
 
 
 def find_run(connection: sa.Connection, run: str, besides: str | None = None) -> str:
@@ -81,7 +83,8 @@ def recorded(connection: sa.Connection, call: int) -> Recorded:
         )
     options = json.loads(row.options)
     asked = Asked(row.verb, row.model, row.client, _nodes(question), options, row.parent)
-    return Recorded(call, row.run, asked, tuple(pieces_of(connection, call)), _outcome(row, _nodes(answer)))
+    outcome = _outcome(row, _nodes(answer))
+    return Recorded(call, row.run, asked, tuple(pieces_of(connection, call)), outcome, row.cost)
 
 
 def pieces_of(connection: sa.Connection, call: int) -> list[Piece]:

@@ -3,7 +3,8 @@
 A call is a row from the moment it is made: `running` with the process that makes it, and at its end how it ended.
 `asked` and `answered` are the hashes of nodes: the last one of the dialog that was asked, the last one of the answer,
 which hangs below it. `pieces` hold the answer as it came, `texts` the words that a search looks through. A node whose
-content was deleted keeps its hash and its parent, and a seal over both.
+content was deleted keeps its hash and its parent, and a seal over both. A thread is one branch of a conversation, which
+has the number of its first one; it is a movable name for a node, and moves as something is said.
 
 Times are ISO 8601 in UTC with microseconds; contents, options, results, retries and prices are JSON text.
 """
@@ -68,16 +69,32 @@ CREATE TABLE pieces (
 CREATE TABLE texts (id {id} REFERENCES calls (id) ON DELETE CASCADE, prompt TEXT NOT NULL, answer TEXT NOT NULL)
 """
 
+_THREADS = """
+CREATE TABLE threads (
+  id {serial}, conversation {int} REFERENCES threads (id), name TEXT NOT NULL, tip TEXT REFERENCES nodes (hash),
+  model TEXT NOT NULL, made TEXT NOT NULL, moved TEXT NOT NULL, UNIQUE (conversation, name)
+);
+
+CREATE INDEX threads_moved ON threads (moved);
+CREATE INDEX threads_tip ON threads (tip)
+"""
+
+
+def _statements(tables: str) -> tuple[str, ...]:
+    return tuple(statement for part in tables.split(";") if (statement := part.strip()))
+
+
 SCHEMA = Schema(
     "calls",
     (
         Migration(
             1,
             "runs, calls, the dialog tree",
-            tuple(statement for part in _TABLES.split(";") if (statement := part.strip())),
+            _statements(_TABLES),
             sqlite=TEXT_INDEX.statements("sqlite"),
             postgresql=TEXT_INDEX.statements("postgresql"),
         ),
+        Migration(2, "conversations", _statements(_THREADS)),
     ),
 )
 

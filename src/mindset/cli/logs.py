@@ -80,7 +80,7 @@ def _print_list(wanted: Wanted, as_json: bool) -> None:
         return
     found = [] if log is None else listed(log, wanted)
     width = shutil.get_terminal_size().columns
-    for line in reversed(found):  # the newest where the eye is
+    for line in found:
         for told in logs_text.line(line, width):
             render.say(told)
     if not found:

@@ -14,7 +14,7 @@ import click
 
 from mindset.cli import failures, memory_index, memory_serve, options, render
 from mindset.cli.memory_evict import evict
-from mindset.cli.memory_facts import learn, mount, overlays, umount
+from mindset.cli.memory_facts import insert, learn, mount, overlays, umount
 from mindset.cli.memory_merge import merge
 from mindset.cli.opened_memory import counted, counting_store, reading, tell, writing
 
@@ -489,7 +489,7 @@ def _print_records(records: list[SlotRecord], used: list[dict[str, Any]]) -> Non
     )
 
 
-for command in (learn, mount, umount, overlays):
+for command in (insert, learn, mount, umount, overlays):
     memory.add_command(command)
 memory.add_command(evict)
 memory.add_command(merge)

@@ -91,6 +91,11 @@ class Client(ABC):
         """What is asked: clients of one endpoint share a policy's limits; an address tells the prices too."""
         return self.model
 
+    @property
+    def context(self) -> int | None:
+        """Tokens of a prompt and its answer together; None where nobody knows. Read after `_prepare`."""
+        return None
+
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Get ready before a call: load, connect, ask for capabilities. Must be quick where it is done already."""
 

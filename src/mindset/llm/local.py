@@ -91,6 +91,11 @@ class LocalClient(Client):
             forward=True,
         )
 
+    @property
+    def context(self) -> int | None:
+        """As the model's config says, once it is loaded."""
+        return None if self._held is None else self._held.engine.longest
+
     # ---- open and close -----------------------------------------------------------------------------------------
     async def _prepare(self) -> None:
         if self._held is None:
