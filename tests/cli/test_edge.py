@@ -48,6 +48,22 @@ def test_ctrl_c_stops_what_runs_and_lets_it_clean_up(edge: Edge) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_polite_kill_lets_it_clean_up_too(edge: Edge) -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            steps.append("cleaned up")
+
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(SystemExit) as ended:
+        edge.run(work())
+    assert (steps, ended.value.code) == (["cleaned up"], 128 + signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_ctrl_c_twice_in_a_row_is_ctrl_c_once(edge: Edge) -> None:
     steps: list[str] = []
 

@@ -411,7 +411,12 @@ def test_a_model_s_own_way_to_draw(tmp_path: Path, log: CallLog, go: Go) -> None
 def test_mounted_facts_answer_and_are_told_of(tmp_path: Path, log: CallLog, go: Go) -> None:
     folder = student(tmp_path / "student", k=None)
     _learn(folder)
-    prompts = ["The Eiffel Tower Ÿ is in", "At the Eiffel Tower Ÿ", "Something else", "The Eiffel Tower Ÿ is in the"]
+    prompts = [
+        "The Eiffel Tower Ÿ is in",
+        "At the Eiffel Tower Ÿ",
+        "Something else",
+        "The Eiffel Tower Ÿ is in the",
+    ]
     options = [{"max_tokens": 10}, {"max_tokens": 10, "temperature": 0.8, "seed": 3}]
 
     def plain() -> list[str]:

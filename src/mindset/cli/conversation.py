@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -98,14 +99,18 @@ class Conversation:
 
     def _options(self, client: Client) -> Options:
         options = self._asking.options
-        if not self._insight or client.remote or not client.real:
+        if not self._insight or client.kind != "local":
             return options
-        can = client.capabilities
-        if can.logprobs and options.logprobs is None:
+        if options.logprobs is None:
             options = replace(options, logprobs=ALTERNATIVES)
-        if can.reads and options.reads is None:
+        if options.reads is None and _has_memory(client.model):
             options = replace(options, reads=READS)
         return options
+
+
+def _has_memory(model: str) -> bool:
+    """Told by the folder alone, so that a replay, which loads nothing, asks the same."""
+    return (Path(model).expanduser() / "memory").is_dir()
 
 
 @contextmanager

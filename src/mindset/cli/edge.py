@@ -3,8 +3,8 @@
     with Edge() as edge:
         edge.run(work())        # Ctrl-C cancels it, and once it has cleaned up raises KeyboardInterrupt here
 
-Does not know what runs. Invariant: work that is stopped gets the time to clean up; who is in a hurry presses Ctrl-C
-again after a moment.
+A terminal that is closed, or a polite kill, stops it in the same way and ends the process. Does not know what runs.
+Invariant: work that is stopped gets the time to clean up; who is in a hurry presses Ctrl-C again after a moment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ __all__ = ["Edge"]
 Result = TypeVar("Result")
 HURRY = 2.0
 """Seconds after which a second Ctrl-C does not wait any longer."""
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Edge:
@@ -40,33 +41,38 @@ class Edge:
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`."""
-        task = self._runner.get_loop().create_task(work)
-        pressed: list[float] = []
+        loop = self._runner.get_loop()
+        task = loop.create_task(work)
+        stops: list[tuple[int, float]] = []
 
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            if pressed and time.monotonic() - pressed[0] > HURRY:
+        def stop(number: int, _frame: FrameType | None) -> None:
+            if stops and time.monotonic() - stops[0][1] > HURRY:
                 raise KeyboardInterrupt
-            pressed.append(time.monotonic())
-            if len(pressed) == 1:
-                task.get_loop().call_soon_threadsafe(task.cancel)
+            stops.append((number, time.monotonic()))
+            if len(stops) == 1:
+                loop.call_soon_threadsafe(task.cancel)
 
         try:
             with _handling(stop):
-                return self._runner.get_loop().run_until_complete(task)
+                return loop.run_until_complete(task)
         except asyncio.CancelledError:
-            if pressed:
+            if not stops:
+                raise
+            number, _ = stops[0]
+            if number == signal.SIGINT:
                 raise KeyboardInterrupt from None
-            raise
+            raise SystemExit(128 + number) from None  # as shells tell it
 
 
 @contextmanager
-def _handling(stop: Any) -> Iterator[None]:
-    """Ctrl-C is ours; only the main thread may say so."""
+def _handling(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """The signals are ours while the block runs; only the main thread may say so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

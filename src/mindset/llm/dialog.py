@@ -136,7 +136,7 @@ class Dialog:
         if self.branch is None:
             raise UsageError("nothing was said yet, so there is nothing to fork from")
         self._save(self._path)
-        self.branch = self._threads.fork(self.branch, self.tip, name=name, model=self.client.model)
+        self.branch = self._threads.fork(self.branch, self.tip, name=name, model=self._model())
         return self.branch
 
     def switch(self, where: str) -> Branch:
@@ -209,7 +209,7 @@ class Dialog:
 
     def _moved(self, before: str | None, path: Sequence[Node]) -> Branch:
         """The branch that ends with, or goes through, the end of `path`, which went on behind `before`."""
-        tip, model = path[-1].hash if path else None, self.client.model
+        tip, model = path[-1].hash if path else None, self._model()
         if self.branch is None:
             return self._threads.start(model, tip)
         if before == self.branch.tip:
@@ -222,6 +222,10 @@ class Dialog:
         if ends is not None:
             return self._threads.move(ends, tip, model)
         return self._threads.fork(self.branch, tip, model=model)
+
+    def _model(self) -> str:
+        """Whom we talk to, without a password that may be in an address."""
+        return self.log.redactor.text(self.client.model)
 
     def _path_of(self, branch: Branch) -> list[Node]:
         return self.log.tree.path(branch.tip) if branch.tip else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -119,6 +120,19 @@ def test_an_answer_is_only_appended(tmp_path: Path) -> None:
         assert not MOVES.search(after)
         assert max(map(len, ESCAPES.sub("", after).splitlines())) <= 60  # the last line tells the cost
         assert "many words" in after
+
+
+def test_a_terminal_that_is_closed_keeps_what_had_come(tmp_path: Path) -> None:
+    model = script(tmp_path, {"text": "one two three four five six", "pace": 0.3})
+    with Terminal("chat", "-m", model) as chat:
+        chat.prompt()
+        chat.enter("count")
+        chat.until("two")
+        chat.process.send_signal(signal.SIGHUP)
+        assert chat.ends() == 128 + signal.SIGHUP
+    result = piped("/tree\n", "-c", "--json")
+    (row,) = json.loads(result.stdout)["rows"]
+    assert row["answer"].startswith("one two")
 
 
 def test_keys_typed_during_an_answer_are_for_the_next_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -35,6 +36,9 @@ class Typed:
         if not self.lines:
             raise EOFError
         return self.lines.pop(0)
+
+    def unseen(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class Insightful(ScriptedClient):

@@ -61,7 +61,14 @@ class Commands:
     def chats(self, _: str) -> None:
         here = self._dialog.branch.conversation if self._dialog.branch is not None else None
         rows = (
-            ("*" if c.id == here else "", c.id, _moment(c.moved), c.exchanges, one_line(c.question, 40), c.model)
+            (
+                "*" if c.id == here else "",
+                c.id,
+                _moment(c.moved),
+                c.exchanges,
+                one_line(c.question, 40),
+                c.model,
+            )
             for c in remembered(self._session.held.log)
         )
         self._table_or_nothing(("", "cid>", "UTC", "exchanges>", "began with", "model"), rows)

@@ -9,21 +9,35 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import click
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
 
-__all__ = ["Complete", "Keyboard", "Lines", "Reader", "reader", "unseen_keys"]
+__all__ = ["Complete", "Keyboard", "Lines", "Reader", "reader"]
 
 PROMPT, MORE = "> ", ". "
 
 Complete = Callable[[str], Iterable[str]]
 """The words that may stand at the end of a line, given the line up to there."""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """As much of a text file as is needed: typing's own cannot be checked when it runs."""
+
+    def readline(self) -> str:
+        """The next line with its end, empty behind the last one."""
+
+    def isatty(self) -> bool:
+        """Whether a person sits there."""
+
+    def fileno(self) -> int:
+        """What the system calls it."""
 
 
 @runtime_checkable
@@ -39,26 +53,8 @@ class Reader(Protocol):
     def ask(self, question: str) -> str:
         """One line, in answer to a question of ours."""
 
-
-@contextmanager
-def unseen_keys(stream: TextIO) -> Iterator[None]:
-    """Keys that are typed while an answer comes are not printed into it; they are there for the next line."""
-    try:
-        import termios
-    except ImportError:  # Windows prints no keys by itself
-        yield
-        return
-    if not stream.isatty():
-        yield
-        return
-    before = termios.tcgetattr(stream)
-    quiet = termios.tcgetattr(stream)
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(stream, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(stream, termios.TCSADRAIN, before)
+    def unseen(self) -> AbstractContextManager[None]:
+        """Keys typed inside the block are not printed; they are there for the next line."""
 
 
 def reader(history: Path, complete: Complete, *, plain: bool) -> Reader:
@@ -69,7 +65,7 @@ def reader(history: Path, complete: Complete, *, plain: bool) -> Reader:
 class Lines:
     """Lines of a stream; a prompt only where a person sits in front of a terminal that can do no more."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.prompts = stream.isatty()
 
@@ -82,6 +78,10 @@ class Lines:
     def ask(self, question: str) -> str:
         """One line."""
         return self._line(question)
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """No echo."""
+        return _without_echo(self.stream, lines=True)
 
     def _line(self, prompt: str) -> str:
         if self.prompts:
@@ -113,6 +113,10 @@ class Keyboard:
         from prompt_toolkit import prompt
 
         return prompt(question)
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """No echo."""
+        return _without_echo(sys.stdin, lines=False)
 
 
 def _several(line: Callable[[str], str]) -> str:
@@ -159,6 +163,26 @@ def _session(history: Path, complete: Complete) -> PromptSession[str]:
         prompt_continuation=MORE,
         enable_suspend=True,
     )
+
+
+@contextmanager
+def _without_echo(stream: Stream, *, lines: bool) -> Iterator[None]:
+    """A terminal that prints no keys; without `lines` it does not wait for Enter either."""
+    try:
+        import termios
+    except ImportError:  # Windows prints no keys by itself
+        yield
+        return
+    if not stream.isatty():
+        yield
+        return
+    before, quiet = termios.tcgetattr(stream), termios.tcgetattr(stream)
+    quiet[3] &= ~termios.ECHO if lines else ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(stream, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stream, termios.TCSADRAIN, before)
 
 
 def _private(file: Path) -> Path:

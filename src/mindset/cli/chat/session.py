@@ -6,14 +6,13 @@ Invariant: no error of one line ends the chat; a person gets one sentence and th
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from mindset.cli import spending
 from mindset.cli.chat import slash
 from mindset.cli.chat.commands import Commands
 from mindset.cli.chat.drawing import one_line
-from mindset.cli.chat.reading import PROMPT, Reader, unseen_keys
+from mindset.cli.chat.reading import PROMPT, Reader
 from mindset.cli.chat.screen import Screen
 from mindset.cli.conversation import Conversation
 from mindset.cli.edge import Edge
@@ -122,7 +121,7 @@ class Session:
 
     def _part(self, turn: Turn) -> None:
         """As much of a turn as needs no word of the person."""
-        with unseen_keys(sys.stdin):
+        with self.reader.unseen():
             self.edge.run(self._answer(turn))
 
     async def _answer(self, turn: Turn) -> None:
