@@ -104,6 +104,7 @@ def serve(
     from mindset.llm.serve.extra import need_serve
 
     need_serve()
+    from mindset.calls.run import run
     from mindset.llm.opening import open_client
     from mindset.llm.serve.auth import read_token
     from mindset.llm.serve.limits import Limits
@@ -126,7 +127,8 @@ def serve(
         memory=_memory(model),
         seed=seed,
     )
-    serve_client(server, ready=lambda urls: _tell(model, urls, as_json))
+    with run("serve"):
+        serve_client(server, ready=lambda urls: _tell(model, urls, as_json))
 
 
 def _tell(model: str, urls: Urls, as_json: bool) -> None:
