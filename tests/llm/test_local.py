@@ -460,3 +460,18 @@ def _learn(folder: Path) -> None:
     settings = WriteSettings(steps=15, phrasings=4, guards=4, guards_a_step=1)
     with Memory(folder) as memory:
         learn_into(memory, loaded.model, loaded.tokenizer, read_facts(path), "facts", settings=settings)
+
+
+def test_an_engine_that_failed_is_replaced(folder: Path, log: CallLog, go: Go) -> None:
+    async def scenario() -> None:
+        async with LocalClient(str(folder), log=log) as client:
+            ask = prompted(max_tokens=2, temperature=0.0)
+            said = (await client.complete(ask).answer()).text
+            broken = client._held.engine
+            broken._batch.step = lambda: 1 // 0
+            with pytest.raises(CallError, match="the engine failed"):
+                await client.complete(ask).answer()
+            assert (await client.complete(ask).answer()).text == said
+            assert client._held.engine is not broken
+
+    go(scenario())

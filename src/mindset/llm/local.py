@@ -98,12 +98,12 @@ class LocalClient(Client):
 
     # ---- open and close -----------------------------------------------------------------------------------------
     async def _prepare(self) -> None:
-        if self._held is None:
+        if self._held is None or not self._held.engine.is_open:
             await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
         with self._opening:
-            if self._held is None:
+            if self._held is None or not self._held.engine.is_open:
                 self._held = open_engine(self._wanted)
 
     async def _close(self) -> None:

@@ -107,8 +107,8 @@ def test_any_schedule_gives_each_what_it_says_alone(data: st.DataObject) -> None
 
 
 def test_one_alone_takes_the_steps_of_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No mask, no positions, the same pieces: so the same bits."""
-    model = MODELS["llama"]
+    """No mask, no positions, the same products: so the same bits."""
+    model = model_of("llama")
     logits: list[torch.Tensor] = []
     handle = model.register_forward_hook(
         lambda _, __, given, output: logits.append(output.logits.clone()) or _refuse(given), with_kwargs=True
@@ -122,7 +122,6 @@ def test_one_alone_takes_the_steps_of_the_plain_loop(monkeypatch: pytest.MonkeyP
     handle.remove()
     assert one.told.text == spelled(wanted)
     assert all(torch.equal(a, b) for a, b in zip(plain, logits, strict=False))
-    assert len(batch._passes._few_rows._linear) > 0
     assert len(logits) in (len(plain), len(plain) - 1)
 
 
@@ -280,3 +279,29 @@ def test_hooks_are_taken_off() -> None:
     assert len(model.get_output_embeddings()._forward_pre_hooks) == 1
     batch.close()
     assert len(model.get_output_embeddings()._forward_pre_hooks) == 0
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    model = MODELS["llama"]
+    batch = batch_of(model, rows=4, piece=4, lone_piece=4)
+    long, short = Asked.of([5] * 100, max_tokens=4, seed=1), Asked.of([7, 9], max_tokens=4, seed=2)
+    long.add(batch)
+    batch.step()
+    short.add(batch)
+    for _ in range(3):
+        batch.step()
+    assert short.told.pieces
+    assert not long.told.pieces
+    finish(batch)
+    for one in (long, short):
+        assert one.told.text == spelled(alone(model, one.ids, one.options))
+
+
+def test_an_error_ends_whoever_is_there() -> None:
+    batch = batch_of(MODELS["llama"], rows=2, piece=2, lone_piece=2)
+    asked = [Asked.of([5] * n, max_tokens=20, seed=n).add(batch) for n in (1, 30, 2, 3)]
+    for _ in range(3):
+        batch.step()
+    batch.fail(CallError("over"))
+    assert [str(one.told.last) for one in asked] == ["over"] * 4
+    assert not batch.step()

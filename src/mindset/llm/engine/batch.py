@@ -29,6 +29,9 @@ from mindset.llm.engine.row import Row
 
 __all__ = ["Batch", "BatchSettings"]
 
+READERS = 4
+"""Long prompts that are read by turns."""
+
 
 @dataclass(frozen=True)
 class BatchSettings:
@@ -70,14 +73,15 @@ class Batch:
         self.prefixes = Prefixes(self.settings.prefix_bytes if self._passes.shares else 0)
         self._limit = self.settings.rows if self._passes.shares else 1
         self.waiting: deque[Row] = deque()
-        self._reading: _Group | None = None
+        self._reading: list[_Group] = []
+        """Whose prompts are being read, the next one first."""
         self._groups: list[_Group] = []
+        """Who runs."""
 
     @property
     def running(self) -> int:
         """Texts that are being read or continued."""
-        read = 0 if self._reading is None else len(self._reading.rows)
-        return read + sum(len(group.rows) for group in self._groups)
+        return sum(len(group.rows) for group in [*self._reading, *self._groups])
 
     def close(self) -> None:
         """Leave the model as it was."""
@@ -91,10 +95,11 @@ class Batch:
     def step(self) -> bool:
         """One token for every text that runs, and a piece of what waits; whether there is more to do."""
         self._let_go()
-        if self._reading is None:
-            self._reading = self._next_to_read()
-        if self._reading is not None:
-            self._guarded(self._reading, self._read_piece)
+        if (group := self._next_to_read()) is not None:
+            self._reading.append(group)
+        if self._reading:
+            group = self._reading.pop(0)
+            self._guarded(group, self._read_piece)
         for group in list(self._groups):
             self._guarded(group, self._continue)
         self._groups = [group for group in self._groups if group.rows]
@@ -102,11 +107,10 @@ class Batch:
 
     def fail(self, error: Exception) -> None:
         """End all texts by an error."""
-        rows = [*self.waiting, *(self._reading.rows if self._reading else ())]
-        for row in [*rows, *(row for group in self._groups for row in group.rows)]:
+        for row in [*self.waiting, *(row for group in [*self._reading, *self._groups] for row in group.rows)]:
             row.fail(error)
         self.waiting.clear()
-        self._reading, self._groups = None, []
+        self._reading, self._groups = [], []
 
     # ---- who leaves ---------------------------------------------------------------------------------------------
     def _let_go(self) -> None:
@@ -114,13 +118,12 @@ class Batch:
         for row in [row for row in self.waiting if row.job.ticket.cancelled]:
             row.finish("cancelled")
         self.waiting = deque(row for row in self.waiting if not row.over)
-        for group in [*self._groups, *([self._reading] if self._reading else ())]:
+        for group in [*self._groups, *self._reading]:
             for row in group.rows:
                 if row.job.ticket.cancelled:
                     row.finish("cancelled")
             self._drop_over(group)
-        if self._reading is not None and not self._reading.rows:
-            self._reading = None
+        self._reading = [group for group in self._reading if group.rows]
         self._groups = [group for group in self._groups if group.rows]
 
     def _drop_over(self, group: _Group) -> None:
@@ -151,13 +154,16 @@ class Batch:
             for row in group.rows:
                 row.fail(_as_ours(error))
             group.rows, group.unread = [], []
-            if group is self._reading:
-                self._reading = None
 
     # ---- reading prompts ----------------------------------------------------------------------------------------
     def _next_to_read(self) -> _Group | None:
-        """The prompts that are read next, together where that costs little padding."""
-        if not self.waiting or self.running >= self._limit:
+        """The prompts that are read next, together where that costs little padding.
+
+        Not before the others are read, unless those are long: a short prompt is not to wait for a book.
+        """
+        if not self.waiting or self.running >= self._limit or len(self._reading) >= READERS:
+            return None
+        if any(len(group.unread[0]) <= self._piece() for group in self._reading):
             return None
         first = self.waiting.popleft()
         known = self.prefixes.find(first.ids)
@@ -198,8 +204,9 @@ class Batch:
         group.unread = [unread[count:] for unread in group.unread]
         if any(group.unread):
             self._timed(group, lambda: self._passes.run(group.columns, pieces))
+            self._reading.append(group)
             return
-        group.unread, self._reading = [], None
+        group.unread = []
         self._groups.append(group)
         self._speak(group, pieces)
         self._drop_over(group)

@@ -99,6 +99,11 @@ class Engine:
         running = min(self._batch.running, self._open)
         return EngineState(running, self._open - running, self._finished, self._batch.prefixes.nbytes)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes jobs; not once it was closed, or has failed."""
+        return not self._closing
+
     def submit(self, job: Job) -> Ticket:
         """Take a job, or refuse it at once."""
         checked_length(job.ids, self.longest)
@@ -160,6 +165,7 @@ class Engine:
             told = error if isinstance(error, MindsetError) else CallError(f"the engine failed: {error}")
             self._failure = told
         self._end(told)
+        atexit.unregister(self.close)
 
     def _loop(self) -> None:
         busy = False

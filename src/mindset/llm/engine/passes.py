@@ -36,6 +36,7 @@ class Passes:
         head = model.get_output_embeddings()
         self._handle = None if head is None else head.register_forward_pre_hook(_contiguous)
         self._few_rows = FewRows(model)
+        self._few_rows.active = False
         parameters = {id(p): p for p in model.parameters()}.values()
         self.bytes = sum(p.numel() * p.element_size() for p in parameters)
         """What a pass reads of the model, whoever takes part."""
@@ -70,7 +71,10 @@ class Passes:
             for name, value in given.items()
         }
         self._few_rows.active = columns.rows > 1  # one text alone is to have the bits of a plain loop
-        output = self.model(use_cache=True, **{self._named: columns.cache}, **given)
+        try:
+            output = self.model(use_cache=True, **{self._named: columns.cache}, **given)
+        finally:
+            self._few_rows.active = False
         columns.cache = output[self._named]
         columns.advance(new)
         return output.logits[:, -1].float().cpu()  # type: ignore[no-any-return]

@@ -75,8 +75,8 @@ def open_engine(wanted: Wanted) -> Held:
     with _registry:
         place = _places.setdefault(key, _Place())
     with place.lock:
-        if place.held is None:
-            place.held = _load(wanted, known)
+        if place.held is None or not place.held.engine.is_open:
+            place.held, place.holders = _load(wanted, known), 0
         place.holders += 1
         return place.held
 
@@ -84,12 +84,13 @@ def open_engine(wanted: Wanted) -> Held:
 def leave(held: Held) -> None:
     """Let go of an engine; the last one closes it, and what is under way fails."""
     with _registry:
-        place = next(place for place in _places.values() if place.held is held)
-    with place.lock:
-        place.holders -= 1
-        if place.holders:
-            return
-        place.held = None
+        place = next((place for place in _places.values() if place.held is held), None)
+    if place is not None:  # else it had failed, and another one is in its place
+        with place.lock:
+            place.holders -= 1
+            if place.holders:
+                return
+            place.held = None
     held.engine.close()
 
 
