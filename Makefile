@@ -73,9 +73,9 @@ docs: $(INSTALLED) ## write what is generated in docs/ and README.md
 docs-check: $(INSTALLED) ## say what of it is out of date
 	$(BIN)/python scripts/generate_docs.py --check
 
-proto: $(INSTALLED) ## generate the daemon's messages from memory.proto
+proto: $(INSTALLED) ## generate messages from memory.proto and llm.proto
 	$(BIN)/python -m grpc_tools.protoc -I src --python_out src --pyi_out src --grpc_python_out src \
-	  src/mindset/store/daemon/memory.proto
+	  src/mindset/store/daemon/memory.proto src/mindset/llm/serve/llm.proto
 
 check: lint types layers docs-check test ## everything above, as CI does
 

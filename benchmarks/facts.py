@@ -7,7 +7,9 @@ facts: `facts_scoring`. Greedy means that all tokens of the target are the likel
 
 from __future__ import annotations
 
-from benchmarks.facts_rows import held_rows
+from benchmarks.facts_body import body_rows
+from benchmarks.facts_corpus import corpus_rows
+from benchmarks.facts_rows import held_rows, many_rows
 from benchmarks.rows import open_bench, shared_data
 
 
@@ -19,6 +21,9 @@ def main() -> None:
         print("skipped: needs facts/counterfact.json in the shared data (MINDSET_SHARED)")
         return
     held_rows(bench, shared)
+    corpus_rows(bench, shared)
+    body_rows(bench, shared)
+    many_rows(bench, shared)
 
 
 if __name__ == "__main__":

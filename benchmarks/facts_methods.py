@@ -2,7 +2,7 @@
 
 `fine_tuned` trains the down projection of one layer's feed-forward block on the same prompts as ours;
 `grace` is a codebook at one layer: the key is the block's input at the last token of the prompt, a value replaces its
-output within a radius (Hartvigsen et al. 2023).
+output within a radius (Hartvigsen et al. 2023). `in_prompt` changes nothing and puts all facts before every text.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from mindset.graft.model import banks
 from mindset.graft.mounting import unmount
 from mindset.graft.plan import ConversionPlan
 from mindset.graft.sources import Loaded, load_teacher
+from mindset.probe.speed import cache_name
 from mindset.store.memory import Memory
 
-__all__ = ["Held", "as_text", "fine_tuned", "grace", "ours", "scratch_model"]
+__all__ = ["Held", "as_text", "fine_tuned", "grace", "in_prompt", "ours", "scratch_model", "target_loss"]
 
 
 @dataclass
@@ -93,8 +94,6 @@ def ours(loaded: Loaded, folder: Path, records: Sequence[Record], settings: Writ
 
 def exactly_as_before(loaded: Loaded, folder: Path, prompts: Sequence[str]) -> bool:
     """Whether `loaded` says what `folder` loaded anew says, whole prompts and one-token steps, to the bit."""
-    from mindset.probe.speed import cache_name
-
     fresh, name = load(folder), cache_name(loaded.model)
     with torch.no_grad():
         for prompt in prompts:
@@ -127,25 +126,77 @@ def fine_tuned(loaded: Loaded, records: Sequence[Record], settings: WriteSetting
 
 
 def _train(model: Any, weight: Any, lessons: Any, settings: WriteSettings) -> None:
+    """Thirty-two prompts a step, as many steps as ours have for each fact."""
     for parameter in model.parameters():
         parameter.requires_grad_(parameter is weight)
     optimizer = torch.optim.Adam([weight], lr=5e-4)
     generator = torch.Generator().manual_seed(0)
-    steps = max(settings.steps, settings.steps * len(lessons) // settings.together)
-    for _ in range(steps):
-        some = torch.randperm(len(lessons), generator=generator)[: settings.together].tolist()
-        loss = torch.zeros(())
-        for i in some:
-            prompts, targets = lessons[i].prompts, lessons[i].targets
-            j = int(torch.randint(len(prompts), (1,), generator=generator))
-            ids = torch.tensor([prompts[j].ids])
-            said = model(ids, use_cache=False, logits_to_keep=targets[j] + 1).logits[0, :-1].log_softmax(-1)
-            loss = loss - said[torch.arange(targets[j]), ids[0, -targets[j] :]].sum()
+    texts = [(cut.ids, n) for one in lessons for cut, n in zip(one.prompts, one.targets, strict=True)]
+    for _ in range(max(settings.steps, settings.steps * len(lessons) // 32)):
+        drawn = [texts[i] for i in torch.randint(len(texts), (32,), generator=generator).tolist()]
         optimizer.zero_grad()
-        (loss / len(some)).backward()
+        target_loss(model, drawn).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+
+
+def target_loss(model: Any, drawn: Sequence[tuple[tuple[int, ...], int]]) -> torch.Tensor:
+    """Cross-entropy of the last tokens of texts, each given with how many of them are its target."""
+    width = max(len(ids) for ids, _ in drawn)
+    rows = torch.tensor([[*ids] + [0] * (width - len(ids)) for ids, _ in drawn], device=model.device)
+    wanted = torch.full_like(rows, -100)
+    for row, (ids, n) in zip(wanted, drawn, strict=True):
+        row[len(ids) - n : len(ids)] = torch.tensor(ids[-n:], device=row.device)
+    logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted[:, 1:].flatten())
+
+
+class Prompted:
+    """A model that has read a text before whatever it is given, for scoring alone."""
+
+    def __init__(self, model: Any, ids: Sequence[int]) -> None:
+        self.model, self.device, self.length = model, model.device, len(ids)
+        with torch.no_grad():
+            out = model(torch.tensor([list(ids)], device=model.device), use_cache=True, logits_to_keep=1)
+        self.name = cache_name(model)
+        self.read = [(layer.keys, layer.values) for layer in out[self.name].layers]
+
+    def get_output_embeddings(self) -> Any:
+        """Of the model that reads."""
+        return self.model.get_output_embeddings()
+
+    def __call__(
+        self, ids: torch.Tensor, *, attention_mask: Any = None, position_ids: Any = None, **more: Any
+    ) -> Any:
+        from transformers import DynamicCache
+
+        rows = len(ids)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self.read):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+        mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+        whole = torch.cat([mask.new_ones(rows, self.length), mask], dim=1)
+        places = (mask.cumsum(1) - 1).clamp_min(0) if position_ids is None else position_ids
+        more["use_cache"] = True
+        return self.model(
+            ids, attention_mask=whole, position_ids=places + self.length, **more | {self.name: cache}
+        )
+
+
+@contextmanager
+def in_prompt(loaded: Loaded, records: Sequence[Record], tokens: int = 2048) -> Iterator[Held]:
+    """As many facts as fit into so many tokens, one sentence each, before every prompt."""
+    ids: list[int] = []
+    told = 0
+    for record in records:
+        more = loaded.tokenizer(f"{record.fact.prompt} {record.fact.target}.\n", add_special_tokens=False)[
+            "input_ids"
+        ]
+        if len(ids) + len(more) > tokens:
+            break
+        ids, told = ids + more, told + 1
+    yield Held(Prompted(loaded.model, ids), 0.0, {"facts told": told, "tokens": len(ids)})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.facts_methods import Held
+from benchmarks.facts_methods import Held, target_loss
 from benchmarks.facts_scoring import Record
 from mindset.facts.background import ordinary_tokens
 from mindset.facts.cut_texts import Cut
@@ -51,7 +51,7 @@ def lora(
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             drawn = [texts[i] for i in torch.randint(len(texts), (32,), generator=generator).tolist()]
-            loss = _target_loss(model, drawn)
+            loss = target_loss(model, drawn)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -59,16 +59,6 @@ def lora(
         yield Held(model, time.perf_counter() - began)
     finally:
         model.unload()
-
-
-def _target_loss(model: Any, drawn: Sequence[tuple[tuple[int, ...], int]]) -> torch.Tensor:
-    width = max(len(ids) for ids, _ in drawn)
-    rows = torch.tensor([[*ids] + [0] * (width - len(ids)) for ids, _ in drawn], device=model.device)
-    wanted = torch.full_like(rows, -100)
-    for row, (ids, n) in zip(wanted, drawn, strict=True):
-        row[len(ids) - n : len(ids)] = torch.tensor(ids[-n:], device=row.device)
-    logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted[:, 1:].flatten())
 
 
 @contextmanager

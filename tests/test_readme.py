@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -83,3 +85,20 @@ def test_the_examples_of_the_readme_print_what_it_says(command: str, said: str) 
     assert program == "mindset"
     result = CliRunner().invoke(app, arguments, prog_name=program)
     assert result.output == said
+
+
+def test_the_example_of_clients_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(import asyncio\n.*?)```", README, flags=re.DOTALL)
+    script = tmp_path / "script.jsonl"
+    lines = [
+        {"text": "Bram Stoker."},
+        {"tool_calls": [{"id": "1", "name": "add", "arguments": '{"a": 3, "b": 4}'}]},
+        {"text": "It is 7."},
+    ]
+    script.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    monkeypatch.setenv("MINDSET_HOME", str(tmp_path / "home"))
+    program = tmp_path / "example.py"
+    program.write_text(code.replace('"smollm2"', repr(f"script:{script}")), encoding="utf-8")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["Bram Stoker.", "It is 7."]

@@ -8,6 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from mindset import places
+from mindset.calls.listing import Wanted, listed
 from mindset.calls.log import CallLog
 from mindset.cli.app import app
 from mindset.probe.generate import generate
@@ -34,6 +35,7 @@ def test_it_is_logged_and_so_is_what_fails(teacher: Path) -> None:
     log = CallLog.open(f"sqlite:///{places.home() / 'calls.sqlite'}", read_only=True)
     try:
         good, bad = log.call(1), log.call(2)
+        assert {line.run_name for line in listed(log, Wanted())} == {"generate"}
     finally:
         log.close()
     assert good.asked.nodes[0].content == {"text": PROMPT}

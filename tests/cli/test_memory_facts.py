@@ -92,3 +92,53 @@ def test_what_cannot_be_done(student: Path, arguments: list[object], sentence: s
     given = [str(one).format(student) for one in arguments]
     assert sentence in run("memory", *given, code=code).stderr
     assert ask("history", student) == []
+
+
+def test_a_body_of_text_goes_in_and_off(student: Path, tmp_path: Path) -> None:
+    text = tmp_path / "story.txt"
+    text.write_text("The moon rose over the town. Nobody had seen it for a year! " * 12)
+    done = ask("memory", "learn", student, text, "--slots", 2, "--minutes", 1)
+    assert (done["overlay"], done["layers"], len(done["slots"])) == ("corpus", [0, 1], 4)
+    assert done["loss"][1] < done["loss"][0]
+    shown = ask("memory", "show", student, done["slots"][0])[0]
+    assert (shown["source"], shown["tags"]) == ("story.txt", ["corpus"])
+    assert shown["quote"].strip() in text.read_text()
+    said = run("why", student, "The moon rose over the", "--top", 100).stdout
+    assert "story.txt: " in said
+    run("memory", "umount", student, "corpus")
+    assert "story.txt: " not in run("why", student, "The moon rose over the", "--top", 100).stdout
+    assert ask("memory", "verify", student)["wrong"] == []
+    run("undo", student, 2)
+    assert ask("memory", "overlays", student) == []
+
+
+def test_options_of_facts_do_not_go_with_a_text(student: Path, tmp_path: Path) -> None:
+    text = tmp_path / "story.txt"
+    text.write_text("The moon rose.")
+    assert (
+        "--steps does not go with a body of text"
+        in run("memory", "learn", student, text, "--steps", 2, code=2).stderr
+    )
+    fact = "The capital of x is => y"
+    assert (
+        "--slots does not go with facts" in run("memory", "learn", student, fact, "--slots", 2, code=2).stderr
+    )
+
+
+def test_a_slot_made_by_hand(student: Path) -> None:
+    wish = (
+        student,
+        "ŸŸ My colour ŸŸŸŸ",
+        "red",
+        "--probability",
+        0.0046,
+    )  # its logits are all but equal
+    done = ask("memory", "insert", *wish, "--label", "colour")
+    assert done["after"] >= 0.0046 > done["before"]
+    shown = ask("memory", "show", student, done["slot"])[0]
+    assert (shown["label"], shown["quote"]) == ("colour", "ŸŸ My colour ŸŸŸŸ => red")
+    run("undo", student)
+    assert "overlay hand: " in run("memory", "insert", *wish).stdout
+    assert "nothing is to be done" in run("memory", "insert", *wish, code=2).stderr
+    run("undo", student)
+    assert ask("memory", "overlays", student) == []

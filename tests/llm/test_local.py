@@ -16,6 +16,8 @@ from llm.local_models import END, student, teacher
 
 from mindset.calls.log import CallLog
 from mindset.errors import CallError, ModelFolderError, UnsupportedRequestError, UsageError
+from mindset.facts.corpus import CorpusText, learn_corpus
+from mindset.facts.corpus_slots import CorpusSettings
 from mindset.graft.sources import load_teacher
 from mindset.llm.engine.batch import BatchSettings
 from mindset.llm.events import Finished, Started, TextPiece, ToolCallPiece
@@ -24,6 +26,7 @@ from mindset.llm.messages import user
 from mindset.llm.opening import open_client
 from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
 from mindset.probe.generate import continue_text
+from mindset.probe.why import why
 from mindset.store.memory import Memory
 
 Go = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -186,8 +189,6 @@ def test_log_probabilities_come_with_the_tokens(folder: Path, log: CallLog, go: 
 
 
 def test_the_slots_that_spoke_are_told(converted: Path, log: CallLog, go: Go) -> None:
-    from mindset.probe.why import why
-
     async def scenario() -> tuple[Any, Any]:
         async with LocalClient(str(converted), log=log) as client:
             answer = await client.complete(prompted(max_tokens=3, temperature=0.0, reads=4)).answer()
@@ -203,6 +204,25 @@ def test_the_slots_that_spoke_are_told(converted: Path, log: CallLog, go: Go) ->
     assert all(len(token.reads) == 4 for token in answer.tokens)
     assert [read.layer for read in shown.reads[0]] == [0, 0, 1, 1]
     assert {(r.layer, r.slot) for r in shown.reads[0]} & {(r.layer, r.slot) for r in first.reads}
+
+
+def test_slots_of_a_learned_text_are_among_the_reads(tmp_path: Path, log: CallLog, go: Go) -> None:
+    folder = student(tmp_path / "student", k=None)
+    text = CorpusText("dogs.txt", f"{PROMPT} and the dog was glad. " * 8)
+    settings = CorpusSettings(slots=2, passes=8, window=64, batch=2, guards=0, learning_rate=5e-2)
+    learned = learn_corpus(folder, text, settings=settings)
+
+    async def scenario() -> Any:
+        async with LocalClient(str(folder), log=log) as client:
+            return await client.complete(prompted(max_tokens=1, temperature=0.0, reads=200)).answer()
+
+    (token,) = go(scenario()).tokens
+    asked = [one for one in why(folder, PROMPT, 200).slots if one.shard == "corpus"]
+    found = [read for read in token.reads if read.overlay == "corpus"]
+    assert [(read.layer, read.slot) for read in found] == [(one.layer, one.slot) for one in asked]
+    assert [read.influence for read in found] == pytest.approx([one.influence for one in asked], rel=1e-4)
+    assert {read.slot for read in found} <= set(learned.slots)
+    assert len(found) == 4
 
 
 def test_a_model_without_a_memory_has_no_reads(folder: Path, log: CallLog, go: Go) -> None:

@@ -37,6 +37,7 @@ COMMANDS = {
     "generate": Row("mindset.cli.generate:generate", "Continue a text."),
     "prompt": Row("mindset.cli.prompt:prompt", "Ask a model one thing, for scripts."),
     "chat": Row("mindset.cli.chat.command:chat", "Talk to a model; go back, fork, go on tomorrow."),
+    "serve": Row("mindset.cli.serving:serve", "Serve a model to other programs."),
     "memory": Row("mindset.cli.memory:memory", "Look through a memory, and change it."),
     "history": Row("mindset.cli.history:history", "List what was done to a model folder."),
     "undo": Row("mindset.cli.history:undo", "Take back the last changes of a model folder."),

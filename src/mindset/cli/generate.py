@@ -49,10 +49,11 @@ def generate(
     """
     import asyncio
 
+    from mindset.calls.run import run
     from mindset.llm.request import Options
 
     told = Options(max_tokens=max_tokens, temperature=temperature, seed=runtime.seed)
-    with runtime.active():
+    with runtime.active(), run("generate"):
         asyncio.run(_continue(model, prompt, told, runtime=runtime, count=count, as_json=as_json))
 
 

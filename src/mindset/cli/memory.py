@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mindset.cli import failures, memory_index, options, render, serve
+from mindset.cli import failures, memory_index, memory_serve, options, render
 from mindset.cli.memory_evict import evict
-from mindset.cli.memory_facts import learn, mount, overlays, umount
+from mindset.cli.memory_facts import insert, learn, mount, overlays, umount
 from mindset.cli.memory_merge import merge
 from mindset.cli.opened_memory import counted, counting_store, reading, tell, writing
 
@@ -58,8 +58,8 @@ def memory() -> None:
     """
 
 
-memory.add_command(serve.serve, "serve")
-memory.add_command(serve.check, "check")
+memory.add_command(memory_serve.serve, "serve")
+memory.add_command(memory_serve.check, "check")
 
 
 @memory.command("stats")
@@ -489,7 +489,7 @@ def _print_records(records: list[SlotRecord], used: list[dict[str, Any]]) -> Non
     )
 
 
-for command in (learn, mount, umount, overlays):
+for command in (insert, learn, mount, umount, overlays):
     memory.add_command(command)
 memory.add_command(evict)
 memory.add_command(merge)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindset.errors import BankSizeError, UsageError
+from mindset.graft.added import AddedShard
 from mindset.graft.one_token import OneTokenReader, Rows
 from mindset.graft.propose import ProposerSpec, Proxy
 from mindset.graft.radius import Answer, Listener, RadiusShard
@@ -65,6 +66,7 @@ class Bank(nn.Module):
         self.call: Literal["plain", "residual"] = "plain"
         self.k = k
         self._overlays = nn.ModuleDict()
+        self._added = nn.ModuleDict()
         self.listener: Listener | None = None
         self.trail: Trail | None = None
 
@@ -73,15 +75,22 @@ class Bank(nn.Module):
         """Radius slots by overlay; of those that answer a token the one mounted last does."""
         return {key[1:]: cast(RadiusShard, shard) for key, shard in self._overlays.items()}
 
-    def mount(self, overlay: str, shard: RadiusShard) -> None:
-        """Let radius slots be read beside the bank, above those that are there."""
+    @property
+    def added(self) -> dict[str, AddedShard]:
+        """Slots of overlays that are read at every token, by overlay."""
+        return {key[1:]: cast(AddedShard, shard) for key, shard in self._added.items()}
+
+    def mount(self, overlay: str, shard: RadiusShard | AddedShard) -> None:
+        """Let an overlay's slots be read beside the bank; radius slots above those that are there."""
         self.unmount(overlay)
-        self._overlays[f"/{overlay}"] = shard  # no name of a module's own attributes begins like this
+        place = self._overlays if isinstance(shard, RadiusShard) else self._added
+        place[f"/{overlay}"] = shard  # no name of a module's own attributes begins like this
 
     def unmount(self, overlay: str) -> None:
         """Take an overlay's slots off, if it has any here."""
-        if f"/{overlay}" in self._overlays:
-            del self._overlays[f"/{overlay}"]
+        for place in (self._overlays, self._added):
+            if f"/{overlay}" in place:
+                del place[f"/{overlay}"]
 
     @property
     def n_slots(self) -> int:
@@ -108,10 +117,18 @@ class Bank(nn.Module):
         out = self.output_bias(flat) if self.muted else self.read(flat)
         if self.skip is not None:
             out = out + self.skip(flat)
-        if self._overlays and not self.muted:
-            out = self._answered(flat, out)
+        if not self.muted:
+            out = self._with_overlays(flat, out)
         out = out.view_as(x)
         return out if residual is None else out + residual
+
+    def _with_overlays(
+        self, x: Float[Tensor, "tokens d_model"], out: Float[Tensor, "tokens d_model"]
+    ) -> Float[Tensor, "tokens d_model"]:
+        """`out` and what mounted overlays say; `out` itself where there are none."""
+        for shard in self._added.values():
+            out = out + shard(x)
+        return self._answered(x, out) if self._overlays else out
 
     def _answered(
         self, x: Float[Tensor, "tokens d_model"], out: Float[Tensor, "tokens d_model"]
@@ -232,8 +249,8 @@ class MirrorBank(Bank):
             out = out + self.bias
         if self.skip is not None:
             out = out + self.skip(x.reshape(1, -1)).view_as(x)
-        if self._overlays:
-            out = self._answered(x.reshape(1, -1), out.reshape(1, -1)).view_as(x)
+        if self._overlays or self._added:
+            out = self._with_overlays(x.reshape(1, -1), out.reshape(1, -1)).view_as(x)
         return out if residual is None else out + residual
 
     def _read_compiled(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"] | None:

@@ -57,7 +57,7 @@ class FewRows:
         for module in self._linear:
             module.forward = partial(self._forward, module)  # type: ignore[method-assign]
         for shard in self._shards:
-            shard.multiply = self._multiply
+            shard.multiply = self._multiply  # type: ignore[assignment]
 
     def close(self) -> None:
         """Take it out again."""

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from mindset.errors import FormatError, MissingError
+from mindset.graft.added import AddedShard
 from mindset.graft.leaning import Leaning
 from mindset.graft.model import banks
 from mindset.graft.radius import RadiusShard
+from mindset.graft.shard import RULES
 from mindset.graft.trail import Trail
-from mindset.store.layout import lay_out
+from mindset.store.layout import Layout, lay_out
 from mindset.store.memory_dir import MemoryDir
 from mindset.store.shard_info import RADIUS, ShardInfo
 from mindset.store.slab_store import SlabStore
@@ -59,13 +61,15 @@ def unmount(model: PreTrainedModel, name: str) -> None:
 
 def mounted(model: PreTrainedModel) -> list[str]:
     """Names of the overlays in a model, in the order of mounting."""
-    return list(dict.fromkeys(name for bank in banks(model).values() for name in bank.overlays))
+    return list(
+        dict.fromkeys(name for bank in banks(model).values() for name in (*bank.added, *bank.overlays))
+    )
 
 
 @contextmanager
 def without_overlays(model: PreTrainedModel) -> Iterator[None]:
     """The model without any overlay while the block is open."""
-    held = {bank: bank.overlays for bank in banks(model).values()}
+    held = {bank: bank.added | bank.overlays for bank in banks(model).values()}
     try:
         for name in mounted(model):
             unmount(model, name)
@@ -94,7 +98,7 @@ def _follow(model: PreTrainedModel) -> None:
 
 def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
     bank = banks(model).get(info.layer)
-    if bank is None or info.rule != RADIUS:
+    if bank is None or info.rule not in (RADIUS, *RULES):
         raise FormatError(
             f"overlay {info.name!r} has slots of rule {info.rule!r} for layer {info.layer}, which this model "
             "has no place for"
@@ -102,24 +106,38 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
     layout = lay_out(info, store.live(info.layer, info.name))
     if not layout.capacity:
         return
-    first = next(bank.parameters())
     rows = {field: torch.from_numpy(layout.array(store.vectors, field)[0]) for field in info.fields}
-    key, bias = (rows[field].to(first.device, torch.float32) for field in ("key", "key_bias"))
-    scale = rows["scale"].to(first.device) if "scale" in rows else None
+    like = next(bank.parameters())
+    radius = info.rule == RADIUS
+    shard = _radius_shard(layout, rows, like) if radius else _added_shard(layout, rows, like, info.rule)
+    bank.mount(info.name, shard)
+    _follow(model)
+
+
+def _radius_shard(layout: Layout, rows: dict[str, torch.Tensor], like: torch.Tensor) -> RadiusShard:
+    key, bias = (rows[field].to(like.device, torch.float32) for field in ("key", "key_bias"))
+    scale = rows["scale"].to(like.device) if "scale" in rows else None
     if scale is not None:
         key = key * scale[:, :1]
     value = None
     if "value" in rows:
-        weights = torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(first)
-        value = rows["value"].to(first) * weights[:, None]
+        value = rows["value"].to(like) * _weights(layout, like)
         if scale is not None:
-            value = value * scale[:, 1:].to(first)
+            value = value * scale[:, 1:].to(like)
     others = {
-        name: rows[name][:, 0].to(first.device)
+        name: rows[name][:, 0].to(like.device)
         for name in ("mark", "after", "until", "token", "lean")
         if name in rows
     }
     shard = RadiusShard(key, bias[:, 0], value, **others)
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())
-    bank.mount(info.name, shard)
-    _follow(model)
+    return shard
+
+
+def _added_shard(layout: Layout, rows: dict[str, torch.Tensor], like: torch.Tensor, rule: str) -> AddedShard:
+    key, bias, modulator, value = (rows[name].to(like) for name in ("key", "key_bias", "modulator", "value"))
+    return AddedShard(key, bias[:, 0], modulator, value * _weights(layout, like), rule)
+
+
+def _weights(layout: Layout, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(layout.weights[0])).to(like)[:, None]

@@ -32,7 +32,9 @@ def suppressed(model: PreTrainedModel, places: Sequence[Place]) -> Iterator[None
     with ExitStack() as stack:
         for layer, name, head, row in places:
             bank = banks(model).get(layer)
-            shards = {} if bank is None else {**bank.overlays, **cast("nn.ModuleDict", bank.shards)}
+            shards = (
+                {} if bank is None else {**bank.overlays, **bank.added, **cast("nn.ModuleDict", bank.shards)}
+            )
             if name not in shards:
                 raise MissingError(f"the model has no {name!r} in layer {layer}; is the overlay mounted?")
             stack.enter_context(_without(shards[name], head, row))

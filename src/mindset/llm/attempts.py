@@ -136,7 +136,7 @@ async def _attempt(
 
 
 def _is_last(item: object) -> bool:
-    return not isinstance(item, Started | TextPiece | ReasoningPiece | ToolCallPiece)
+    return not isinstance(item, Started | TextPiece | ReasoningPiece | ToolCallPiece | Retried)
 
 
 class _Heard:
@@ -157,7 +157,7 @@ class _Heard:
         elif isinstance(item, ToolCallPiece):
             self.words = True
             self._length += len((item.name + item.arguments).encode())
-        else:
+        elif not isinstance(item, Retried):
             self._usage = getattr(item, "usage", Usage())
 
     def usage(self, expected: Usage) -> Usage:

@@ -1,6 +1,7 @@
 """One call on its way into the log: begun, noted while the model speaks, finished before its last event goes out.
 
-Knows the log and events, not clients. Database work runs in a thread. Invariant: what has begun is finished, also
+Knows the log and events, not clients. Database work runs in one thread for all calls, so that rows begin in the order
+in which calls do: a replay answers equal requests in that order. Invariant: what has begun is finished, also
 where the task that waits for it is cancelled; a killed process loses at most the last quarter of a second.
 """
 
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from mindset.calls.call import Asked, Outcome, Piece, Retry, Status, Usage
@@ -35,6 +38,8 @@ __all__ = ["Recorder"]
 NOTE_EVERY = 0.25
 """Seconds that pieces may wait for their place in the log."""
 Done = TypeVar("Done")
+_THREAD: dict[int, ThreadPoolExecutor] = {}
+"""By process: a fork has none of its parent's threads."""
 
 
 class Recorder:
@@ -193,7 +198,8 @@ def _sentence(error: BaseException) -> str:
 
 def _in_thread(work: Callable[[], Done]) -> asyncio.Future[Done]:
     context = contextvars.copy_context()
-    return asyncio.get_running_loop().run_in_executor(None, context.run, work)
+    thread = _THREAD.get(os.getpid()) or _THREAD.setdefault(os.getpid(), ThreadPoolExecutor(1, "calls"))
+    return asyncio.get_running_loop().run_in_executor(thread, context.run, work)
 
 
 async def _settled(work: asyncio.Future[Any]) -> asyncio.CancelledError | None:

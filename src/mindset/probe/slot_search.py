@@ -102,7 +102,7 @@ def _scored(
             continue
         shards = [(name, int(shard.n_slots)) for name, shard in cast(nn.ModuleDict, bank.shards).items()]  # type: ignore[arg-type]
         yield index, shards, residual_values(bank) @ gradient
-        for name, overlay in bank.overlays.items():
+        for name, overlay in (bank.added | bank.overlays).items():
             if overlay.value is not None:
                 yield index, [(name, overlay.n_slots)], (overlay.value @ gradient)[None]
 

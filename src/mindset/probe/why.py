@@ -10,7 +10,7 @@ to the most likely token's, to first order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,9 @@ def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
 class _Found:
     bank: Bank
     head: int
+    shard: str
     row: int
+    """Row in the shard."""
     weight: float
     influence: float
     added: Float[Tensor, " d_model"]
@@ -266,34 +268,42 @@ def _rank(model: PreTrainedModel, reads: dict[int, Read], top: int) -> tuple[lis
     found: list[_Found] = []
     slots_read, total = 0, 0.0
     for layer, bank in banks(model).items():
-        weights, values = reads[layer].weights[-1], residual_values(bank)
-        influence = weights.abs() * values.norm(dim=-1)
-        slots_read += int((weights != 0).sum())
-        total += float(influence.sum())
-        for place in influence.flatten().topk(min(top, influence.numel())).indices.tolist():
-            head, row = at = divmod(place, bank.n_slots)
-            found.append(
-                _Found(bank, head, row, float(weights[at]), float(influence[at]), weights[at] * values[at])
-            )
+        for name, weights, values in _spoken(bank, reads[layer]):
+            influence = weights.abs() * values.norm(dim=-1)
+            slots_read += int((weights != 0).sum())
+            total += float(influence.sum())
+            for place in influence.flatten().topk(min(top, influence.numel())).indices.tolist():
+                head, row = at = divmod(place, influence.shape[1])
+                shard, row = (name, row) if name else located(bank, row)
+                weight, strength = float(weights[at]), float(influence[at])
+                found.append(_Found(bank, head, shard, row, weight, strength, weight * values[at]))
     found = sorted((one for one in found if one.influence > 0), key=lambda one: -one.influence)
     return found[:top], slots_read, total
+
+
+def _spoken(bank: Bank, read: Read) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Weights at the last token and values: a bank's own slots (no name), then each overlay that is always read."""
+    yield "", read.weights[-1], residual_values(bank)
+    for name, shard in bank.added.items():
+        yield name, shard.weights(read.x[-1:]), shard.value[None]
 
 
 def _explained(
     tokenizer: PreTrainedTokenizerBase, found: _Found, logits: Float[Tensor, " vocab"], likeliest: int
 ) -> WhySlot:
-    shard, row = located(found.bank, found.row)
     raised = logits.topk(min(SHOWN_PROMOTED, len(logits))).indices.tolist()
     return WhySlot(
         layer=found.bank.layer,
         head=found.head,
-        shard=shard,
-        row=row,
+        shard=found.shard,
+        row=found.row,
         influence=found.influence,
         weight=found.weight,
         logit=float(logits[likeliest]),
         promotes=tuple(spelled(tokenizer, token) for token in raised),
-        source="the teacher's own neuron" if found.bank.kind == "mirror" and shard == "base" else "learned",
+        source="the teacher's own neuron"
+        if found.bank.kind == "mirror" and found.shard == "base"
+        else "learned",
     )
 
 

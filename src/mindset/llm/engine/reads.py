@@ -67,7 +67,16 @@ class Reads:
 
     def overlay_slot(self, answer: Answer, row: int) -> int:
         """What a slot of an overlay is called."""
-        return self._named(answer.layer, answer.overlay, 0, row) or row
+        return self.named(answer.layer, answer.overlay, row)
+
+    def named(self, layer: int, overlay: str, row: int) -> int:
+        """What a slot of an overlay in some layer is called."""
+        return self._named(layer, overlay, 0, row) or row
+
+    def added(self, layer: int, x: Float[Tensor, "places d_model"]) -> Iterator[tuple[str, Tensor]]:
+        """By overlay that is read at every token: the influence `[places, n_slots]` of each of its slots."""
+        for overlay, shard in self._banks[layer].added.items():
+            yield overlay, (shard.weights(x).abs() * shard.value.norm(dim=-1)).float().cpu()
 
     def value_length(self, answer: Answer, row: int) -> float:
         """How much a slot of an overlay adds when it answers; nothing if it only recognises a subject."""
@@ -94,6 +103,19 @@ class Watch:
         influence = (weights * self._reads.norms(read.layer)).flatten(1)
         best = influence.topk(min(self._count, influence.shape[1]))
         self._best[read.layer] = best.values.cpu(), best.indices.cpu()
+        for overlay, influences in self._reads.added(read.layer, read.x[self._at.to(read.x.device)]):
+            self._see_added(read.layer, overlay, influences)
+
+    def _see_added(self, layer: int, overlay: str, influences: Float[Tensor, "places n_slots"]) -> None:
+        best = influences.topk(min(self._count, influences.shape[1]))
+        for place, values, rows in zip(
+            self._places, best.values.tolist(), best.indices.tolist(), strict=True
+        ):
+            self._answers[place] += [
+                Read(layer, self._reads.named(layer, overlay, row), value, overlay)
+                for value, row in zip(values, rows, strict=True)
+                if value > 0
+            ]
 
     def hear(self, answer: Answer) -> None:
         """Slots of an overlay have answered, or leaned."""

@@ -48,6 +48,11 @@ class Address:
         return f"unix:{quote(str(self.path))}" if self.path is not None else self._netloc
 
     @property
+    def is_local(self) -> bool:
+        """Whether only this machine is asked."""
+        return self.path is not None or _is_loopback(self.host)
+
+    @property
     def _netloc(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -81,11 +86,7 @@ def socket_address(path: Path) -> Address:
 
 def port_address(port: int, host: str = "127.0.0.1") -> Address:
     """A port to listen at; it asks nobody for a password, so only this machine may reach it."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+    if not _is_loopback(host):
         raise UsageError(
             f"{host!r} can be reached from other machines; a memory is served at 127.0.0.1 or a socket only"
         )
@@ -106,6 +107,13 @@ def default_socket(folder: Path) -> Path:
 def users_folder() -> str:
     """Name of the folder that is for a user's sockets alone."""
     return f"mindset-{os.getuid()}" if hasattr(os, "getuid") else "mindset"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _fits(path: Path) -> bool:

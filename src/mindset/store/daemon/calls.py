@@ -6,6 +6,7 @@ the next call.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from mindset.store.daemon.protocol import MESSAGE_BYTES
 
 __all__ = ["Calls"]
 
+TOKEN_VARIABLE = "MINDSET_TOKEN"
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -35,6 +37,9 @@ class Calls:
     def __init__(self, url: str, timeout_seconds: float) -> None:
         address = parse(url)
         self.url, self.timeout_seconds = address.url, timeout_seconds
+        # A served model's memory may ask for the token; it is shown on this machine only.
+        token = os.environ.get(TOKEN_VARIABLE) if address.is_local else None
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel = grpc.insecure_channel(address.target, _OPTIONS)
         self._stub = memory_pb2_grpc.MemoryStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
@@ -48,7 +53,9 @@ class Calls:
         `seconds` is another timeout; 0: that of all calls.
         """
         try:
-            return getattr(self._stub, name)(request, timeout=seconds or self.timeout_seconds)
+            return getattr(self._stub, name)(
+                request, timeout=seconds or self.timeout_seconds, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise as_error(error, self.url, changes=changes) from error
 
@@ -57,6 +64,8 @@ class Calls:
     ) -> Iterator[Any]:
         """The parts of a reply, as they come."""
         try:
-            yield from getattr(self._stub, name)(request, timeout=seconds or self.timeout_seconds)
+            yield from getattr(self._stub, name)(
+                request, timeout=seconds or self.timeout_seconds, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise as_error(error, self.url, changes=changes) from error
