@@ -154,3 +154,14 @@ def test_a_reader_that_has_heard_enough_is_no_error(tmp_path: Path) -> None:
     command = ["sh", "-c", '"$0" -m mindset prompt hi -m "$1" | head -n 1', sys.executable, model]
     result = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (result.stdout, result.stderr) == ("line\n", "")
+
+
+@pytest.mark.packaged_model
+def test_the_packaged_model_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINDSET_CALLS", f"sqlite:///{tmp_path / 'calls.sqlite'}")
+    schema = tmp_path / "city.json"
+    schema.write_text(
+        '{"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}'
+    )
+    result = prompt("What is the capital of France?", "--schema", schema, "-o", "max_tokens", "20")
+    assert (result.stderr, json.loads(result.stdout)) == ("", {"city": "Paris"})
