@@ -21,9 +21,7 @@ def asked(*texts: str, parent: int | None = None, model: str = "smollm2", **opti
 
 
 def pieces(*texts: str, begin: float = 0.5) -> list[Piece]:
-    return [
-        Piece(begin + place / 8, {"event": "text", "text": text}) for place, text in enumerate(texts)
-    ]
+    return [Piece(begin + place / 8, {"event": "text", "text": text}) for place, text in enumerate(texts)]
 
 
 def ok(text: str, **more: Json) -> Outcome:

@@ -58,6 +58,7 @@ FULL = Outcome(
     1.5,
     (Retry(0.25, "busy", 0.5), Retry(1.0, "busy again", 0.75)),
     17,
+    "https://api.example.org/v1",
 )
 
 
@@ -118,7 +119,9 @@ def test_the_nearest_is_the_one_most_alike(log: CallLog) -> None:
         near = call(log, asked("The capital of France?", "Paris.", "And of Spain?"), "Madrid")
         call(log, asked("The capital of France?", "Paris."), "x")
         call(log, "What is a dog?", "An animal.")
-        log.finish(log.begin(Asked("embed", "smollm2", "script", (message("user", "And of Italy?"),))), ok("x"))
+        log.finish(
+            log.begin(Asked("embed", "smollm2", "script", (message("user", "And of Italy?"),))), ok("x")
+        )
     found = log.nearest("r", asked("The capital of France?", "Paris.", "And of Italy?"))
     assert found == log.call(near)
     assert log.nearest("r", asked("What is a cat?")) == log.call(near + 2)
@@ -148,7 +151,7 @@ def test_mistakes_are_one_sentence(log: CallLog) -> None:
         log.note(made, pieces("c"))
     with pytest.raises(MissingError, match="there is no call 99 "):
         log.finish(99, ok("c"))
-    with pytest.raises(MissingError, match="there is no call 99 .* to be the parent"):
+    with pytest.raises(MissingError, match=r"there is no call 99 .* to be the parent"):
         log.begin(asked("a", parent=99))
     with pytest.raises(UsageError, match="does not end as 'running'"):
         log.finish(log.begin(asked("a")), Outcome("running"))
@@ -157,12 +160,12 @@ def test_mistakes_are_one_sentence(log: CallLog) -> None:
 
 def test_another_object_goes_on_with_a_call(log: CallLog) -> None:
     made = log.begin(asked("a"))
-    log.note(made, pieces("b"))
+    log.note(made, pieces("b "))
     other = CallLog(log.engine)
     other.note(made, pieces("c", begin=1))
     other.finish(made, ok("bcd"), pieces("d", begin=2))
     found = log.call(made)
-    assert [piece.event["text"] for piece in found.pieces] == ["b", "c", "d"]
+    assert [piece.event["text"] for piece in found.pieces] == ["b ", "c", "d"]
 
 
 def test_one_object_a_database(url: sa.URL, tmp_path: Path) -> None:

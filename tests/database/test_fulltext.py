@@ -48,6 +48,14 @@ def search(engine: sa.Engine, query: str) -> list[int]:
         return sorted(connection.execute(found).scalars().all())
 
 
+def newest(engine: sa.Engine, query: str, count: int) -> list[int]:
+    notes = sa.table("notes", sa.column("id"))
+    with reading(engine) as connection:
+        rows, key, condition = INDEX.found_in(connection, query, notes, notes.c.id)
+        found = sa.select(notes.c.id).select_from(rows).where(condition).order_by(key.desc()).limit(count)
+        return list(connection.execute(found).scalars())
+
+
 def naive(notes: list[tuple[str, str | None]], query: str) -> list[int]:
     def has(columns: tuple[str, str | None], term: Term) -> bool:
         ends = r"[^\W_]*" if term.beginning else ""
@@ -94,6 +102,7 @@ NOTES = [
 def test_a_search_box(engine: sa.Engine, query: str, found: list[int]) -> None:
     fill(engine, NOTES)
     assert search(engine, query) == found == naive(NOTES, query)
+    assert newest(engine, query, 2) == found[::-1][:2]
 
 
 @pytest.mark.parametrize("query", ["", "  ", "-paris", "!?"])
@@ -133,3 +142,4 @@ def test_random_queries_are_the_naive_search(engine: sa.Engine, data: st.DataObj
     if dialect_of(engine) == "postgresql":  # its phrases may run from one column into the next
         notes = [(f"{title} {body}", None) for title, body in notes]
     assert search(engine, query) == naive(notes, query)
+    assert newest(engine, query, 3) == naive(notes, query)[::-1][:3]

@@ -91,3 +91,12 @@ def test_many_at_once_take_each_step_once(url: sa.URL, engine: sa.Engine) -> Non
 def test_numbers_without_gaps() -> None:
     with pytest.raises(ValueError, match="not numbered"):
         Schema("store", (TWO,))
+
+
+def test_a_serial_counts_up_and_never_gives_a_number_again(engine: sa.Engine) -> None:
+    Schema("calls", (Migration(1, "rows", ("CREATE TABLE rows (id {serial}, name TEXT)",)),)).migrate(engine)
+    insert = sa.text("INSERT INTO rows (name) VALUES ('x') RETURNING id")
+    with writing(engine) as connection:
+        assert [connection.execute(insert).scalar_one() for _ in range(3)] == [1, 2, 3]
+        connection.execute(sa.text("DELETE FROM rows WHERE id > 1"))
+        assert connection.execute(insert).scalar_one() == 4

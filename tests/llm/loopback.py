@@ -9,7 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from mindset.calls.log import CallLog
+from mindset.llm.events import Event
 from mindset.llm.messages import user
+from mindset.llm.openai_client import OpenAIClient
+from mindset.llm.policy import Policy
 from mindset.llm.request import Request
 
 QUESTION = Request((user("Who?"),))
@@ -43,6 +47,7 @@ class Loopback:
     url: str
     got: list[Got] = field(default_factory=list)
     connections: int = 0
+    closed: int = 0
     left: int = 0
     """Connections that the client closed while it was being answered."""
 
@@ -83,6 +88,7 @@ async def serving(*replies: Reply) -> AsyncIterator[Loopback]:
         except (ConnectionError, asyncio.IncompleteReadError):
             server.left += 1
         finally:
+            server.closed += 1
             writer.close()
 
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -92,6 +98,22 @@ async def serving(*replies: Reply) -> AsyncIterator[Loopback]:
     finally:
         listening.close()
         await asyncio.sleep(0.01)
+
+
+def ask(
+    log: CallLog, *replies: Reply, request: Request = QUESTION, **settings: Any
+) -> tuple[list[Event], Loopback]:
+    """The events that a client makes of these replies, and the server that gave them."""
+    settings.setdefault("policy", Policy(backoff=0.001))
+
+    async def scenario() -> tuple[list[Event], Loopback]:
+        async with (
+            serving(*replies) as server,
+            OpenAIClient(f"{server.url}#m", log=log, **settings) as client,
+        ):
+            return [event async for event in client.complete(request, timeout=10)], server
+
+    return asyncio.run(scenario())
 
 
 async def _read(reader: asyncio.StreamReader) -> Got | None:

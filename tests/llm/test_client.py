@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -198,7 +198,7 @@ def test_results_in_one_piece_are_tried_again_too(log: CallLog, go: Go) -> None:
 
 def test_a_call_ends_when_its_time_is_over(log: CallLog, go: Go) -> None:
     client = ScriptedClient([Line("too late to say", pace=5)], log=log)
-    with pytest.raises(CallTimeoutError, match="script gave no full answer within 0.2 seconds"):
+    with pytest.raises(CallTimeoutError, match=r"script gave no full answer within 0.2 seconds"):
         go(client.chat("Hi", timeout=0.2))
     assert log.call(1).outcome.status == "failed"
     assert log.call(1).outcome.answer[0].content["parts"][0]["text"] == "too"
@@ -206,7 +206,7 @@ def test_a_call_ends_when_its_time_is_over(log: CallLog, go: Go) -> None:
 
 def test_no_sign_of_life_is_worth_another_attempt(log: CallLog, go: Go) -> None:
     class Sleepy(Broken):
-        naps = [5.0, 0.0]
+        naps: ClassVar[list[float]] = [5.0, 0.0]
 
         async def _stream(self, request: Request) -> AsyncIterator[Event]:
             await asyncio.sleep(self.naps.pop(0))
@@ -241,12 +241,12 @@ def test_a_bug_in_a_client_is_a_failed_call_and_stays_what_it_is(log: CallLog, g
 
     with pytest.raises(ZeroDivisionError):
         go(Broken(log, bug).chat("Hi"))
-    assert log.call(1).outcome.error == "one by none"
+    assert log.call(1).outcome.error == "ZeroDivisionError: one by none"
 
 
 def test_what_a_model_cannot_do_is_refused_before_it_is_asked(log: CallLog, go: Go) -> None:
     client = ScriptedClient([], log=log, capabilities=Capabilities(chat=True))
-    with pytest.raises(UnsupportedRequestError, match="cannot be asked for a JSON schema .* and a seed"):
+    with pytest.raises(UnsupportedRequestError, match=r"cannot be asked for a JSON schema .* and a seed"):
         go(client.chat("Hi", schema={}, seed=1))
     with pytest.raises(UnsupportedRequestError, match="the inside of a pass"):
         go(client.forward(ForwardRequest("x")))
@@ -306,3 +306,17 @@ def test_options_are_those_of_a_request(log: CallLog, go: Go) -> None:
     client = ScriptedClient(lambda _: "yes", log=log)
     go(client.chat(user("Hi"), stop="x", top_k=3))
     assert client.requests[0].options == Options(stop=("x",), top_k=3)
+
+
+def test_getting_ready_is_tried_again_too(log: CallLog, go: Go) -> None:
+    class Distant(ScriptedClient):
+        tries = 0
+
+        async def _prepare(self) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise CallError("nobody there yet", retry=True)
+
+    client = Distant(["here"], log=log, policy=Policy(backoff=0))
+    assert go(client.chat("Hi")).text == "here"
+    assert len(log.call(1).outcome.retries) == 2

@@ -4,12 +4,12 @@ import asyncio
 import base64
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from llm.loopback import QUESTION, Loopback, Reply, serving, sse, stream, whole
+from llm.loopback import QUESTION, Reply, ask, serving, sse, stream, whole
 
 from mindset.calls.call import Usage
 from mindset.calls.log import CallLog
@@ -25,7 +25,6 @@ from mindset.llm.events import (
     Started,
     TextPiece,
     Token,
-    ToolCallPiece,
 )
 from mindset.llm.messages import (
     Image,
@@ -37,7 +36,6 @@ from mindset.llm.messages import (
     assistant,
     system,
     tool_result,
-    user,
 )
 from mindset.llm.openai_client import OpenAIClient
 from mindset.llm.policy import Policy
@@ -77,22 +75,6 @@ SPOKEN = stream(
         "[DONE]",
     )
 )
-
-
-def ask(
-    log: CallLog, *replies: Reply, request: Request = QUESTION, **settings: Any
-) -> tuple[list[Event], Loopback]:
-    """The events that replies give, and the server that gave them."""
-    settings.setdefault("policy", Policy(backoff=0.001))
-
-    async def scenario() -> tuple[list[Event], Loopback]:
-        async with (
-            serving(*replies) as server,
-            OpenAIClient(f"{server.url}#m", log=log, **settings) as client,
-        ):
-            return [event async for event in client.complete(request, timeout=10)], server
-
-    return asyncio.run(scenario())
 
 
 def test_a_streamed_answer(log: CallLog) -> None:
@@ -246,10 +228,10 @@ def calls(*pieces: Any, reason: str = "tool_calls") -> Reply:
 
 
 def call(
-    index: int | None = None, id: str | None = None, name: str | None = None, arguments: Any = None
+    index: int | None = None, key: str | None = None, name: str | None = None, arguments: Any = None
 ) -> dict[str, Any]:
     told: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    return told | ({} if index is None else {"index": index}) | ({} if id is None else {"id": id})
+    return told | ({} if index is None else {"index": index}) | ({} if key is None else {"id": key})
 
 
 @pytest.mark.parametrize(
@@ -346,7 +328,7 @@ def test_without_streaming_nothing_is_streamed(log: CallLog) -> None:
         {
             "model": "m-1",
             "choices": [{"message": {"content": "all at once"}, "finish_reason": "length"}],
-            **{"usage": USAGE["usage"]},
+            "usage": USAGE["usage"],
         }
     )
     events, server = ask(log, reply, stream=False)
@@ -494,7 +476,6 @@ def test_a_client_serves_one_loop_after_another(log: CallLog) -> None:
 
 def test_keys_go_only_where_they_belong(log: CallLog, go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> list[str | None]:
-        seen = []
         async with serving(SPOKEN) as server, serving(SPOKEN) as other:
             monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
             monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/")
@@ -506,9 +487,7 @@ def test_keys_go_only_where_they_belong(log: CallLog, go: Go, monkeypatch: pytes
             ):
                 async with client:
                     await client.chat("Hi")
-            for got in (server.got[0], server.got[1], other.got[0], other.got[1]):
-                seen.append(got.headers.get("authorization"))
-        return seen
+        return [got.headers.get("authorization") for got in (*server.got, *other.got)]
 
     assert go(scenario()) == [
         "Bearer sk-from-the-environment",
@@ -627,8 +606,35 @@ def test_many_at_once(log: CallLog, go: Go) -> None:
 
 
 @pytest.fixture
-def unused_port() -> Iterator[int]:
+def unused_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    yield port
+        return int(taken.getsockname()[1])
+
+
+def test_answers_left_in_every_way_leave_no_connection(log: CallLog, go: Go) -> None:
+    endless = stream(*[part for _ in range(400) for part in (sse(delta(content="on and ")), 0.01)])
+
+    async def scenario() -> None:
+        async with serving(endless) as server, OpenAIClient(f"{server.url}#m", log=log) as client:
+            async for event in client.complete(QUESTION):
+                if isinstance(event, TextPiece):
+                    break
+            tasks = [asyncio.create_task(client.chat(str(number))) for number in range(8)]
+            for step, task in enumerate(tasks):
+                await asyncio.sleep(step * 0.004)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with pytest.raises(CallError, match="no full answer within"):
+                await client.chat("late", timeout=0.2)
+            for _ in range(200):
+                if server.closed == server.connections:
+                    break
+                await asyncio.sleep(0.01)
+            assert server.closed == server.connections
+
+    go(scenario())
+    with log.engine.connect() as connection:
+        rows = dict(connection.exec_driver_sql("SELECT status, count(*) FROM calls GROUP BY status").all())
+    assert rows.pop("failed") == 1
+    assert set(rows) == {"cancelled"}

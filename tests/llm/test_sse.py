@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +62,7 @@ STREAMS = st.lists(st.tuples(LINES, ENDS), max_size=20).map(lambda parts: b"".jo
 @given(STREAMS | st.binary(max_size=60), st.lists(st.integers(0, 400), max_size=12))
 def test_any_cut_of_the_bytes_gives_the_same_events(sent: bytes, places: list[int]) -> None:
     cuts = [0, *sorted(min(place, len(sent)) for place in places), len(sent)]
-    chunks = [sent[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    chunks = [sent[a:b] for a, b in pairwise(cuts)]
     assert parse(*chunks) == parse(sent)
 
 

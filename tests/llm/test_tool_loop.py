@@ -14,7 +14,7 @@ from mindset.errors import CallError, FormatError, UsageError
 from mindset.llm.events import Finished, TextPiece
 from mindset.llm.messages import ToolCall, ToolResult, assistant, tool_result, user
 from mindset.llm.paused import Paused
-from mindset.llm.request import Options, Request
+from mindset.llm.request import Request
 from mindset.llm.scripted import Line, ScriptedClient
 from mindset.llm.tool_loop import Ran, resume, run_tools
 
@@ -38,7 +38,7 @@ def test_a_dialog_runs_until_the_model_is_done(log: CallLog, go: Go) -> None:
     client = ScriptedClient(
         [asks(wish("c1", 3, 4), text="I add."), asks(wish("c2", 7, 1)), "It is 8."], log=log
     )
-    ran = go(run_tools(client, "What is 3 + 4 + 1?", [add], options=Options(max_tokens=50)))
+    ran = go(run_tools(client, "What is 3 + 4 + 1?", [add], max_tokens=50))
     assert isinstance(ran, Ran)
     assert ran.answer.text == "It is 8."
     assert (ran.done, ran.rounds) == (True, 3)
@@ -243,7 +243,9 @@ PAUSED = st.fixed_dictionaries(
         "max_rounds": st.integers(1, 9),
         "rounds": st.integers(0, 9),
         "parent": st.none() | st.integers(1, 9),
-        "waiting": st.lists(st.fixed_dictionaries({"id": WORDS, "name": WORDS, "arguments": WORDS}), max_size=2),
+        "waiting": st.lists(
+            st.fixed_dictionaries({"id": WORDS, "name": WORDS, "arguments": WORDS}), max_size=2
+        ),
         "results": st.lists(st.fixed_dictionaries({"call_id": WORDS, "content": WORDS}), max_size=2),
     }
 )

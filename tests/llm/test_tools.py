@@ -197,7 +197,7 @@ def test_tools_that_are_not_async_do_not_hold_up_the_others() -> None:
 
 
 def test_names_that_models_of_data_stumble_over() -> None:
-    def odd(schema: str, json: int, copy: bool, model_name: str, self: str, title: str = "t") -> list[Any]:  # noqa: PLW0211
+    def odd(schema: str, json: int, copy: bool, model_name: str, self: str, title: str = "t") -> list[Any]:
         return [schema, json, copy, model_name, self, title]
 
     given = {"schema": "s", "json": 1, "copy": True, "model_name": "m", "self": "me"}
@@ -261,9 +261,9 @@ def test_a_set_of_tools() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Do it.\n\nArgs:\n    a: The first,\n        of two.\n    b (int, optional): The second.\n\nReturns:\n    x: nothing",
+        "Do it.\n\nArgs:\n    a: The first,\n        of two.\n    b (int): The second.\n\nReturns:\n    x: no",
         "Do it.\n\n:param a: The first,\n    of two.\n:param int b: The second.\n:returns: nothing",
-        "Do it.\n\nParameters\n----------\na : int\n    The first,\n    of two.\nb\n    The second.\n\nReturns\n-------\nint\n    x",
+        "Do it.\n\nParameters\n---\na : int\n    The first,\n    of two.\nb\n    The second.\n\nRaises\n------\nx",
     ],
 )
 def test_docstrings_of_three_schools(text: str) -> None:

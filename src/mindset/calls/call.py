@@ -112,3 +112,5 @@ class Outcome:
     retries: tuple[Retry, ...] = ()
     replayed_from: int | None = None
     """Id of the recorded call that answered in the model's place."""
+    endpoint: str | None = None
+    """Address that was asked, by which its prices are found; None: in this process, or MODEL says it."""

@@ -57,7 +57,7 @@ def _fail(connection: sa.Connection, call: int, asked: str | None) -> None:
         first_token=spoken[0] if spoken else None,
     )
     prompt = new_words([NewNode(node.kind, node.content or {}) for node in chain(connection, asked)])
-    rows.end(connection, call, asked, prompt, outcome, {})
+    rows.end(connection, call, asked, prompt, outcome, None)
 
 
 def _readable(connection: sa.Connection, call: int) -> list[Piece]:

@@ -18,13 +18,14 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import sqlalchemy as sa
 
 from mindset.calls import ended, place, recorded, rows
 from mindset.calls.call import Asked, NewNode, Outcome, Piece
+from mindset.calls.prices import FREE, Price, full_name, priced
 from mindset.calls.recorded import Recorded
 from mindset.calls.redact import Redactor, Stream
 from mindset.calls.run import Run, current
@@ -45,6 +46,8 @@ class _Open:
     """Hash of the last node that was asked."""
     prompt: str
     """Words to find it by."""
+    model: str
+    """MODEL, by which its price is found."""
     stream: Stream
     rows: int = 0
     """Rows of pieces that are stored."""
@@ -55,6 +58,12 @@ class _Open:
         """Take pieces in."""
         if (row := self.stream.row(pieces, last=last)) is not None:
             self.unwritten.append(row)
+
+    def price(self, outcome: Outcome) -> Price | None:
+        """What it costs; None where nobody knows."""
+        if outcome.replayed_from is not None or outcome.status == "refused":
+            return FREE
+        return priced(self.model, outcome.usage, endpoint=outcome.endpoint, answered_by=outcome.answered_by)
 
     def written(self) -> None:
         """All that was ready is stored."""
@@ -133,7 +142,8 @@ class CallLog:
                 call, tip = self._begin(asked, run)
             except sa.exc.IntegrityError as error:
                 raise MissingError(f"there is no call {asked.parent} in the log to be the parent") from error
-        self._calls[call] = _Open(tip, new_words(asked.nodes), Stream(self.redactor))
+        name = full_name(asked.client, asked.model)
+        self._calls[call] = _Open(tip, new_words(asked.nodes), name, Stream(self.redactor))
         return call
 
     def note(self, call: int, pieces: Sequence[Piece]) -> None:
@@ -156,10 +166,11 @@ class CallLog:
         running = self._running(call)
         outcome = self.redactor.outcome(outcome)
         running.say(pieces, last=True)
+        price = running.price(outcome)
         with self._writing() as connection:
             if running.unwritten:
                 rows.add_pieces(connection, call, running.rows, running.unwritten)
-            rows.end(connection, call, running.asked, running.prompt, outcome, {})
+            rows.end(connection, call, running.asked, running.prompt, outcome, price)
         self._calls.pop(call, None)
 
     # ---- a replay -----------------------------------------------------------------------------------------------
@@ -198,7 +209,7 @@ class CallLog:
             if process is None:
                 process = rows.enter_process(connection, self.redactor)
             if run.id not in runs:
-                rows.enter_run(connection, run, process)
+                rows.enter_run(connection, replace(run, name=self.redactor.text(run.name)), process)
             begun = rows.begin(connection, asked, run.id, process)
         self._process = process
         runs.add(run.id)
@@ -218,7 +229,9 @@ class CallLog:
                 raise UsageError(f"call {call} is over: {row.status}")
             nodes = [NewNode(node.kind, node.content or {}) for node in chain(connection, row.asked)]
             count = int(connection.execute(stored).scalar_one())
-        return self._calls.setdefault(call, _Open(row.asked, new_words(nodes), Stream(self.redactor), count))
+        name = full_name(row.client, row.model)
+        opened = _Open(row.asked, new_words(nodes), name, Stream(self.redactor), count)
+        return self._calls.setdefault(call, opened)
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

@@ -35,10 +35,13 @@ class Recorded:
 
 
 def find_run(connection: sa.Connection, run: str, besides: str | None = None) -> str:
-    """The id of a run, given as it is or by the name of the latest; one that was no replay, if there is such."""
+    """The id of a run, given as it is or by the name of the latest; one that was no replay, if there is such.
+
+    `besides`: id of a run that the name does not mean.
+    """
     wanted = (
         sa.select(RUNS.c.id)
-        .where(sa.or_(RUNS.c.id == run, RUNS.c.name == run))
+        .where(sa.or_(RUNS.c.id == run, sa.and_(RUNS.c.name == run, RUNS.c.id != (besides or ""))))
         .order_by(
             sa.case((RUNS.c.id == run, 0), else_=1),
             sa.case((RUNS.c.replays.is_(None), 0), else_=1),
@@ -46,8 +49,6 @@ def find_run(connection: sa.Connection, run: str, besides: str | None = None) ->
             RUNS.c.id.desc(),
         )
     )
-    if besides is not None:
-        wanted = wanted.where(RUNS.c.id != besides)
     found = connection.execute(wanted.limit(1)).scalar()
     if found is None:
         raise MissingError(f"there is no run {run!r} in the log; `mindset logs cost --by run` lists them")
@@ -133,4 +134,5 @@ def _outcome(row: Any, answer: tuple[NewNode, ...]) -> Outcome:
         local_seconds=row.local_seconds or 0.0,
         retries=tuple(Retry(**one) for one in json.loads(row.retries or "[]")),
         replayed_from=row.replayed_from,
+        endpoint=row.endpoint,
     )

@@ -18,7 +18,7 @@ from typing import Any
 from mindset.calls.call import Asked, NewNode, Outcome, Piece, Retry
 from mindset.calls.canonical import Json, canonical
 from mindset.calls.pieces import packed, written
-from mindset.calls.secrets import LONGEST, MARK, SHAPES, TELLING, Secrets, Shape
+from mindset.calls.secrets import BEFORE, LONGEST, MARK, SHAPES, Secrets, Shape
 
 __all__ = ["Redactor", "Stream"]
 
@@ -74,7 +74,12 @@ class Redactor:
         """How a call ended, as it may be hashed and stored."""
         known = self.secrets()
         nodes = [[node.kind, node.content] for node in outcome.answer]
-        said = [outcome.error, outcome.answered_by, *(one.reason for one in outcome.retries)]
+        said = [
+            outcome.error,
+            outcome.answered_by,
+            outcome.endpoint,
+            *(one.reason for one in outcome.retries),
+        ]
         if not known.suspected(canonical([nodes, outcome.result, said]).decode()):
             return outcome
         return replace(
@@ -83,6 +88,7 @@ class Redactor:
             result=_cleaned(outcome.result, known),
             error=_cleaned(outcome.error, known),
             answered_by=_cleaned(outcome.answered_by, known),
+            endpoint=_cleaned(outcome.endpoint, known),
             retries=tuple(Retry(one.at, known.replaced(one.reason), one.waited) for one in outcome.retries),
         )
 
@@ -168,8 +174,8 @@ class _Thread:
         """Remember the last letters in the pieces before `stop`."""
         gone = bisect_left(self.places, stop)
         if gone:
-            end = before.get(self.name, "") + "".join(self.parts[max(0, gone - TELLING) : gone])
-            before[self.name] = end[-TELLING:]
+            end = before.get(self.name, "") + "".join(self.parts[max(0, gone - BEFORE) : gone])
+            before[self.name] = end[-BEFORE:]
 
     def _bounds(self) -> list[tuple[int, int, int]]:
         """For each piece with a part of it: the piece's place, where its part begins, and where it ends."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from mindset.calls.call import Asked, Outcome
 from mindset.calls.canonical import Json, canonical
+from mindset.calls.prices import Price
 from mindset.calls.process import this_process
 from mindset.calls.redact import Redactor
 from mindset.calls.run import Run
@@ -43,7 +44,7 @@ _TEXTS = _insert(
 _ENDED = (
     "status", "answered", "seconds", "first_token", "local_seconds", "prompt_tokens", "completion_tokens",
     "cached_tokens", "reasoning_tokens", "cost", "price", "finish_reason", "error", "retries", "answered_by",
-    "content_hash", "replayed_from", "result",
+    "content_hash", "replayed_from", "endpoint", "result",
 )  # fmt: skip
 _END = Spelled(
     f"UPDATE calls SET {', '.join(f'{column} = :{column}' for column in _ENDED)} WHERE id = :id"  # noqa: S608
@@ -81,9 +82,12 @@ def add_pieces(connection: sa.Connection, call: int, number: int, packed: Sequen
 
 
 def end(
-    connection: sa.Connection, call: int, asked: str | None, prompt: str, outcome: Outcome, price: Mapping[str, Json]
+    connection: sa.Connection, call: int, asked: str | None, prompt: str, outcome: Outcome, price: Price | None
 ) -> None:  # fmt: skip
-    """What is known of a call at its end, the nodes of the answer, and the words to find it by."""
+    """What is known of a call at its end, the nodes of the answer, and the words to find it by.
+
+    `price` None: nobody knows it.
+    """
     row = {
         "id": call,
         "status": outcome.status,
@@ -98,8 +102,9 @@ def end(
         "first_token": outcome.first_token,
         "local_seconds": outcome.local_seconds,
         "replayed_from": outcome.replayed_from,
-        "cost": price.get("cost"),
-        "price": _json(dict(price)) if price else None,
+        "endpoint": _plain(outcome.endpoint),
+        "cost": None if price is None else price.cost,
+        "price": _json(price.told()) if price is not None and price.table else None,
         **asdict(outcome.usage),
     }
     _END.run(connection, row)

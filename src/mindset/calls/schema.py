@@ -3,7 +3,7 @@
 A call is a row from the moment it is made: `running` with the process that makes it, and at its end how it ended.
 `asked` and `answered` are the hashes of nodes: the last one of the dialog that was asked, the last one of the answer,
 which hangs below it. `pieces` hold the answer as it came, `texts` the words that a search looks through. A node whose
-content was deleted keeps its hash and its parent, and a seal over both. A mark is a movable name for a node.
+content was deleted keeps its hash and its parent, and a seal over both.
 
 Times are ISO 8601 in UTC with microseconds; contents, options, results, retries and prices are JSON text.
 """
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from mindset.database.fulltext import FullText
 from mindset.database.migrations import Migration, Schema
 
-__all__ = ["CALLS", "MARKS", "NODES", "PIECES", "PROCESSES", "RUNS", "SCHEMA", "TEXTS", "TEXT_INDEX", "now"]
+__all__ = ["CALLS", "NODES", "PIECES", "PROCESSES", "RUNS", "SCHEMA", "TEXTS", "TEXT_INDEX", "now"]
 
 TEXT_INDEX = FullText("texts", ("prompt", "answer"))
 
@@ -42,8 +42,6 @@ CREATE TABLE nodes (
 CREATE INDEX nodes_parent ON nodes (parent);
 CREATE INDEX nodes_deleted ON nodes (deleted) WHERE deleted IS NOT NULL;
 
-CREATE TABLE marks (name TEXT PRIMARY KEY, node TEXT NOT NULL REFERENCES nodes (hash), moved TEXT NOT NULL);
-
 CREATE TABLE calls (
   id {serial}, run TEXT NOT NULL REFERENCES runs (id), process {int} NOT NULL REFERENCES processes (id),
   parent {int} REFERENCES calls (id) ON DELETE SET NULL, began TEXT NOT NULL, status TEXT NOT NULL,
@@ -52,7 +50,7 @@ CREATE TABLE calls (
   seconds {real}, first_token {real}, local_seconds {real},
   prompt_tokens {int}, completion_tokens {int}, cached_tokens {int}, reasoning_tokens {int},
   cost {real}, price TEXT, finish_reason TEXT, error TEXT, retries TEXT, answered_by TEXT, content_hash TEXT,
-  replayed_from {int}, result TEXT
+  replayed_from {int}, endpoint TEXT, result TEXT
 );
 
 CREATE INDEX calls_key ON calls (run, key);
@@ -96,12 +94,11 @@ def _table(name: str, *columns: str) -> sa.TableClause:
 PROCESSES = _table("processes", "id", "host", "boot", "pid", "began", "command", "entered")
 RUNS = _table("runs", "id", "name", "began", "replays", "process")
 NODES = _table("nodes", "hash", "kind", "content", "parent", "created", "deleted", "seal")
-MARKS = _table("marks", "name", "node", "moved")
 CALLS = _table(
     "calls", "id", "run", "process", "parent", "began", "status", "verb", "model", "client", "key", "asked",
     "answered", "options", "seconds", "first_token", "local_seconds", "prompt_tokens", "completion_tokens",
     "cached_tokens", "reasoning_tokens", "cost", "price", "finish_reason", "error", "retries", "answered_by",
-    "content_hash", "replayed_from", "result",
+    "content_hash", "replayed_from", "endpoint", "result",
 )  # fmt: skip
 PIECES = _table("pieces", "call", "number", "events")
 TEXTS = _table("texts", "id", "prompt", "answer")

@@ -13,7 +13,7 @@ from functools import cached_property
 from mindset.calls.canonical import canonical
 from mindset.errors import UsageError
 
-__all__ = ["LONGEST", "MARK", "SHAPES", "TELLING", "Secrets", "Shape"]
+__all__ = ["BEFORE", "LONGEST", "MARK", "SHAPES", "Secrets", "Shape"]
 
 MARK = "[redacted]"
 """Stands where a secret was."""
@@ -21,6 +21,8 @@ LONGEST = 4096
 """Letters of a secret at most, where it comes in pieces."""
 TELLING = 4
 """Letters of a beginning that make one wait; fewer give nothing away, and most of them begin other words."""
+BEFORE = TELLING + 1
+"""Letters that have to be known to tell whether a text goes on with a secret; the first one for what it is not."""
 _MARGIN = 16
 """Letters of a shape's beginning at most."""
 
@@ -94,12 +96,12 @@ class Secrets:
         return any(value in text or canonical(value).decode()[1:-1] in text for value in self.values)
 
     def spans(self, text: str, before: str = "") -> list[tuple[int, int]]:
-        """Where secrets are: apart, in order. `before` is what stands before the text, and is not part of it."""
+        """Where secrets are: apart, in order. `before` are the last `BEFORE` letters before the text."""
         whole, skip = before + text, len(before)
         found = [(start, start + len(value)) for value in self.values for start in _starts(whole, value)]
         for shape in self.shapes:
             if shape.start in whole:
-                found += [match.span() for match in shape.found.finditer(whole)]
+                found += [match.span() for match in shape.found.finditer(whole, skip == BEFORE)]
         return [(max(start - skip, 0), stop - skip) for start, stop in _merged(found) if stop > skip]
 
     def replaced(self, text: str) -> str:
@@ -115,7 +117,7 @@ class Secrets:
         whole = before + text
         at = len(whole)
         # Behind white space nothing goes on, but a beginning that has some in it.
-        first = max(0, max(whole.rfind(" "), whole.rfind("\n")) - _MARGIN, at - LONGEST)
+        first = max(len(before) == BEFORE, max(whole.rfind(" "), whole.rfind("\n")) - _MARGIN, at - LONGEST)
         for shape in self.shapes:
             match = shape.begun.search(whole, first)
             if match and len(whole) - match.start() >= TELLING:

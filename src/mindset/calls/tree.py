@@ -2,7 +2,7 @@
 
 What was said once is one node, so dialogs that begin alike share their beginnings, and a fork is a second child. A node
 never changes. Deleting one takes its content away and leaves its hash, its parent and a seal over both, so that the
-hashes of all that hangs below still come out. A mark is a name for a node, which can be moved to another one.
+hashes of all that hangs below still come out.
 
 Identity: the 40 digits of `canonical.node_hash`; when a node was made is no part of it. Contents are stored in their
 one canonical spelling, so a byte that was changed is found. Knows only the tables of the log, in which calls name
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from mindset.calls import traces
 from mindset.calls.call import NewNode
 from mindset.calls.canonical import Json, canonical, digest, spelled_node_hash
-from mindset.calls.schema import MARKS, NODES, now
+from mindset.calls.schema import NODES, now
 from mindset.database.engine import reading, writing
 from mindset.database.spelled import Spelled
 from mindset.errors import DataError, MissingError, UsageError
@@ -51,6 +51,12 @@ class Node:
     created: str
     deleted: str | None = None
     """When its content was taken away."""
+
+    @classmethod
+    def of(cls, row: Any) -> Node:
+        """A row of the table."""
+        content = None if row.content is None else json.loads(row.content)
+        return cls(row.hash, row.kind, content, row.parent, row.created, row.deleted)
 
 
 @dataclass(frozen=True)
@@ -90,16 +96,6 @@ class Tree:
                 traces.wipe(connection, node)
             return _get(connection, node)
 
-    def mark(self, name: str, node: str | None) -> None:
-        """Call a node by a name, from now on or no more (None); what is marked is never pruned."""
-        if not name or not name.isprintable():
-            raise UsageError(f"{name!r} is no name for a mark: give some printable text")
-        with writing(self.engine) as connection:
-            connection.execute(sa.delete(MARKS).where(MARKS.c.name == name))
-            if node is not None:
-                _get(connection, node)
-                connection.execute(sa.insert(MARKS).values(name=name, node=node, moved=now()))
-
     # ---- looking ------------------------------------------------------------------------------------------------
 
     def get(self, node: str) -> Node:
@@ -108,11 +104,8 @@ class Tree:
             return _get(connection, node)
 
     def find(self, beginning: str) -> str:
-        """The hash that begins so, or that a mark of this name has."""
-        marked = self.marks().get(beginning)
-        if marked is not None:
-            return marked
-        known = f"{beginning!r} begins no hash in the tree, and is no mark"
+        """The hash that begins so."""
+        known = f"{beginning!r} begins no hash in the tree"
         if len(beginning) < SHORTEST or not all(digit in "0123456789abcdef" for digit in beginning):
             raise MissingError(f"{known}; give {SHORTEST} digits or more")
         wanted = sa.select(NODES.c.hash).where(NODES.c.hash >= beginning, NODES.c.hash < beginning + "g")
@@ -142,12 +135,6 @@ class Tree:
             return self._nodes(tip)
         return self._nodes(sa.and_(tip, NODES.c.hash.in_(sa.select(traces.below(under).c.hash))))
 
-    def marks(self) -> dict[str, str]:
-        """Names and the hashes that they stand for, the one moved last first."""
-        wanted = sa.select(MARKS.c.name, MARKS.c.node).order_by(MARKS.c.moved.desc(), MARKS.c.name)
-        with reading(self.engine) as connection:
-            return {str(name): str(node) for name, node in connection.execute(wanted)}
-
     def verify(self) -> Verified:
         """Derive every hash again."""
         nodes, tombstones, problems = 0, [], []
@@ -163,7 +150,7 @@ class Tree:
     def _nodes(self, which: sa.ColumnElement[bool]) -> list[Node]:
         wanted = sa.select(NODES).where(which).order_by(NODES.c.created, NODES.c.hash)
         with reading(self.engine) as connection:
-            return [_node(row) for row in connection.execute(wanted)]
+            return [Node.of(row) for row in connection.execute(wanted)]
 
 
 # ---- inside a transaction ------------------------------------------------------------------------------------------
@@ -192,7 +179,7 @@ def chain(connection: sa.Connection, tip: str | None, above: str | None = None) 
     if tip is None or tip == above:
         return []
     rows = _CHAIN.run(connection, {"tip": tip, "above": above or ""}).all()
-    return [_node(row) for row in reversed(rows)]
+    return [Node.of(row) for row in reversed(rows)]
 
 
 _PUT = Spelled(
@@ -234,12 +221,7 @@ def _get(connection: sa.Connection, node: str) -> Node:
     row = connection.execute(sa.select(NODES).where(NODES.c.hash == node)).one_or_none()
     if row is None:
         raise MissingError(f"there is no node {node} in the tree")
-    return _node(row)
-
-
-def _node(row: Any) -> Node:
-    content = None if row.content is None else json.loads(row.content)
-    return Node(row.hash, row.kind, content, row.parent, row.created, row.deleted)
+    return Node.of(row)
 
 
 # ---- verifying -----------------------------------------------------------------------------------------------------

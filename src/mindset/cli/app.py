@@ -43,6 +43,8 @@ COMMANDS = {
     "restore": Row("mindset.cli.history:restore", "Go back to a snapshot of a model folder."),
     "diff": Row("mindset.cli.history:diff", "Show what differs between two states of a model folder."),
     "export": Row("mindset.cli.export:export", "Write a plain Hugging Face folder."),
+    "logs": Row("mindset.cli.logs:logs", "List the calls of language models, and look into them."),
+    "config": Row("mindset.cli.config:config", "Show where everything is, and keep keys."),
 }
 
 

@@ -79,6 +79,20 @@ class FullText:
         sql = f"{self.table}.{name} @@ to_tsquery('simple', :text_query)"
         return sa.text(sql).bindparams(text_query=_tsquery(parsed))
 
+    def found_in(
+        self, connection: sa.Connection, query: str, rows: sa.FromClause, key: sa.ColumnElement[int]
+    ) -> tuple[sa.FromClause, sa.ColumnElement[int], sa.TextClause]:
+        """`rows`, which have the table in them, joined so that the newest matches are found without all the others.
+
+        `key` is equal to the table's key. Returns what to select from, what to order by, and the condition.
+        """
+        if dialect_of(connection) == "postgresql":
+            return rows, key, self.condition(connection, query)
+        index = sa.table(f"{self.table}_text", sa.column("rowid", sa.Integer))
+        condition = sa.text(f"{self.table}_text MATCH :text_query")
+        bound = condition.bindparams(text_query=_fts5(parse_query(query)))
+        return index.join(rows, index.c.rowid == key), index.c.rowid, bound
+
     def _sqlite(self) -> tuple[str, ...]:
         name, columns = f"{self.table}_text", ", ".join(self.columns)
         new = ", ".join(f"new.{column}" for column in self.columns)

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 from mindset.errors import CallError, MindsetError
 from mindset.llm.events import Event
 from mindset.llm.sse import ServerEvent
+from mindset.llm.surrogates import Whole
 
 __all__ = ["Reader", "read_answer", "understood"]
 
@@ -39,15 +40,16 @@ class Reader(Protocol):
 
 async def read_answer(source: AsyncIterator[ServerEvent], reader: Reader, host: str) -> AsyncIterator[Event]:
     """Our events of a whole answer."""
+    whole = Whole()
     async with aclosing(cast("AsyncGenerator[ServerEvent, None]", source)) as events:
         async for event in events:
-            for one in _understood(reader, event, host):
+            for one in whole.take(_understood(reader, event, host)):
                 yield one
             if reader.done:
                 break
-        for one in await _rest(events, reader, host):
+        for one in whole.take(await _rest(events, reader, host)):
             yield one
-    for one in reader.end():
+    for one in whole.take(reader.end()):
         yield one
 
 

@@ -11,8 +11,6 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import ClassVar
 
-import httpx2
-
 from mindset.calls.log import CallLog
 from mindset.errors import CallError, UsageError
 from mindset.llm.answer_reader import read_answer
@@ -20,7 +18,7 @@ from mindset.llm.anthropic_messages import MessageEvents, message_body
 from mindset.llm.budget import Budget
 from mindset.llm.capabilities import Capabilities
 from mindset.llm.client import Client
-from mindset.llm.connection import Connection, checked_url, host_of, is_local
+from mindset.llm.connection import Connection, checked_url, host_of
 from mindset.llm.events import Event
 from mindset.llm.keys import stored_key
 from mindset.llm.policy import Policy
@@ -50,8 +48,8 @@ class AnthropicClient(Client):
         budget: Budget | None = None,
     ) -> None:
         """`model`: `anthropic:NAME`, or a name. `stream` False: answers come in one piece."""
-        super().__init__(model, policy=policy, log=log, budget=budget)
         self.name = model.removeprefix("anthropic:")
+        super().__init__(f"anthropic:{self.name}", policy=policy, log=log, budget=budget)
         if not self.name:
             raise UsageError(f"{model!r} names no model: give anthropic:NAME")
         own = os.environ.get("ANTHROPIC_BASE_URL")
@@ -74,11 +72,6 @@ class AnthropicClient(Client):
     def endpoint(self) -> str:
         """Its address."""
         return self.base_url
-
-    @property
-    def free(self) -> bool:
-        """What this machine answers costs nothing."""
-        return is_local(httpx2.URL(self.base_url).host)
 
     async def _prepare(self) -> None:
         self._connected()

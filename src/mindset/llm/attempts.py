@@ -56,15 +56,14 @@ async def attempts(ask: Ask, patience: Patience, recorder: Recorder) -> AsyncGen
     """The events of the attempt that succeeds, a `Retried` for each that failed, and the answer last."""
     if ask.real:
         check_allowed(ask.model)
-    await patience.wait(ask.prepare)
-    ask.check()
-    expected = await _expected(ask, patience)
-    grant = Grant(ask.budgets, ask.tariff, expected)
-    heard, last = _Heard(), None
+    heard, bill, last = _Heard(), _Bill(ask, patience), None
     try:
         for made in range(1, ask.policy.attempts + 1):
             try:
-                async with aclosing(_attempt(ask, patience, recorder, expected)) as items:
+                await patience.wait(ask.prepare)
+                ask.check()
+                await bill.grant()
+                async with aclosing(_attempt(ask, patience, recorder, bill.expected)) as items:
                     async for item in items:
                         heard.note(item)
                         if _is_last(item):
@@ -80,18 +79,34 @@ async def attempts(ask: Ask, patience: Patience, recorder: Recorder) -> AsyncGen
             yield again
             await _sleep(patience, again.wait)
     finally:
-        grant.settle(heard.usage(expected))
+        bill.settle(heard)
     yield last
+
+
+class _Bill:
+    """What a call may cost, asked for once, and what it did cost."""
+
+    def __init__(self, ask: Ask, patience: Patience) -> None:
+        self._ask, self._patience = ask, patience
+        self._grant: Grant | None = None
+        self.expected = Usage()
+
+    async def grant(self) -> None:
+        """Ask the budgets, before the first attempt."""
+        if self._grant is not None:
+            return
+        if self._ask.budgets or self._ask.policy.limits.tokens_per_minute is not None:
+            self.expected = await self._patience.wait(self._ask.expected)
+        self._grant = Grant(self._ask.budgets, self._ask.tariff, self.expected)
+
+    def settle(self, heard: _Heard) -> None:
+        """Charge what was used."""
+        if self._grant is not None:
+            self._grant.settle(heard.usage(self.expected))
 
 
 async def _sleep(patience: Patience, seconds: float) -> None:
     await patience.wait(lambda: asyncio.sleep(seconds))
-
-
-async def _expected(ask: Ask, patience: Patience) -> Usage:
-    if not ask.budgets and ask.policy.limits.tokens_per_minute is None:
-        return Usage()
-    return await patience.wait(ask.expected)
 
 
 async def _attempt(

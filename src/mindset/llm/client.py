@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar, cast, final
 
 from mindset.calls.call import Asked, NewNode, Usage
-from mindset.calls.canonical import Json, canonical
+from mindset.calls.canonical import Json
 from mindset.calls.log import CallLog
 from mindset.errors import UsageError
 from mindset.llm.attempts import Ask, attempts
@@ -28,11 +28,15 @@ from mindset.llm.parents import current_parent
 from mindset.llm.patience import Patience
 from mindset.llm.player import Player, player_for
 from mindset.llm.policy import Policy
+from mindset.llm.prompt_size import PICTURE_TOKENS, bytes_as_tokens, spoken
 from mindset.llm.recorder import Recorder
-from mindset.llm.request import ForwardRequest, Options, Request, ToolSpec
+from mindset.llm.request import ForwardRequest, Request, ToolSpec, options_from
+from mindset.llm.requests_allowed import requests_allowed
 from mindset.llm.results import result_of
+from mindset.llm.shapes import Shape
 from mindset.llm.single import single
 from mindset.llm.stream import Stream
+from mindset.llm.structured import ask_for
 from mindset.llm.tariffs import tariff_of
 
 __all__ = ["Client"]
@@ -61,7 +65,7 @@ class Client(ABC):
         """`model` as MODEL gives it; `log` None: the user's own; `budget` holds for this client alone."""
         self.model = model
         self.policy = policy or Policy()
-        self._given_log, self._budget = log, budget
+        self._opened_log, self._budget = log, budget
         self._player: Player | None = None
         self._secrets: set[str] = set()
         """Keys, which stay out of the log even where somebody says them; for subclasses to fill when they are made."""
@@ -86,11 +90,6 @@ class Client(ABC):
     def endpoint(self) -> str:
         """Who shares the limits of a policy: clients of one endpoint."""
         return self.model
-
-    @property
-    def free(self) -> bool:
-        """Whether answers cost no money."""
-        return not self.remote
 
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Get ready before a call: load, connect, ask for capabilities. Must be quick where it is done already."""
@@ -157,7 +156,7 @@ class Client(ABC):
     ) -> Answer:
         """The whole answer to a dialog; text alone is what a user says. `options` are the fields of `Options`."""
         request = Request(
-            _dialog(messages), options=_options(options), tools=tuple(tools), tool_choice=tool_choice
+            _dialog(messages), options=options_from(options), tools=tuple(tools), tool_choice=tool_choice
         )
         return await self.complete(request, timeout=timeout, parent=parent).answer()
 
@@ -175,17 +174,13 @@ class Client(ABC):
 
         An answer that does not fit is asked for once more. `timeout` holds for each of the two calls.
         """
-        from mindset.llm.shapes import Shape
-        from mindset.llm.structured import ask_for
-
-        if not (self._player or player_for(self._log)):
-            await self._prepare()
+        shape, dialog = Shape.of(wanted), _dialog(messages)
+        can = await self._can_schema(shape, dialog, timeout, options)
 
         async def chat(dialog: Sequence[Message], **more: Any) -> Answer:
             return await self.chat(dialog, timeout=timeout, **options, **more)
 
-        shape, can = Shape.of(wanted), self.capabilities.schema
-        return await ask_for(shape, chat, _dialog(messages), can=can, parent=parent)
+        return await ask_for(shape, chat, dialog, can=can, parent=parent)
 
     @final
     async def embed(
@@ -238,10 +233,7 @@ class Client(ABC):
     @final
     async def content_hash(self) -> str | None:
         """Hash of the model's files, where they are ours to read; no call, and so no row of the log."""
-        if self._player or player_for(self._log):
-            return None
-        await self._prepare()
-        return await self._content_hash()
+        return await self._content_hash() if await self._ready(None) else None
 
     @final
     async def close(self) -> None:
@@ -261,10 +253,11 @@ class Client(ABC):
     # -------------------------------------------------------------------------------------------------- what is inside
     @final
     def _log(self) -> CallLog:
-        log = CallLog.open() if self._given_log is None else self._given_log
+        if self._opened_log is None:
+            self._opened_log = CallLog.open()
         for secret in self._secrets:
-            log.redactor.know(secret)
-        return log
+            self._opened_log.redactor.know(secret)
+        return self._opened_log
 
     @final
     def _asked(
@@ -278,6 +271,28 @@ class Client(ABC):
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
         return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+
+    @final
+    async def _can_schema(
+        self, shape: Shape, dialog: tuple[Message, ...], timeout: float | None, options: Mapping[str, Any]
+    ) -> bool:
+        """Whether the model can be held to a schema; in a replay, whether it was."""
+        player = self._player or player_for(self._log)
+        if player is None:
+            await self._ready(timeout)
+            return self.capabilities.schema
+        held = Request(dialog, options=options_from({**options, "schema": dict(shape.schema)}))
+        return await player.knows(self._asked("complete", held.nodes(), held.given(), None))
+
+    @final
+    async def _ready(self, timeout: float | None) -> bool:
+        """Be ready to say what can be asked for, where a model may be touched at all."""
+        if self._player or player_for(self._log):
+            return False
+        if self.real and not requests_allowed():
+            return False
+        await Patience(timeout or self.policy.timeout, self.model).wait(self._prepare)
+        return True
 
     @final
     def _source(
@@ -297,7 +312,7 @@ class Client(ABC):
             self.endpoint,
             self.policy,
             budgets,
-            tariff_of(self.model, free=self.free),
+            tariff_of(self.model, self.endpoint, self.remote),
             self.real,
             self.remote,
             self._prepare,
@@ -337,25 +352,18 @@ class Client(ABC):
 
     async def _prompt_tokens(self, asked: Asked) -> int:
         """How many tokens a prompt has at most; clients that know their template tell it better."""
-        text = canonical([[node.kind, dict(node.content)] for node in asked.nodes] + [dict(asked.options)])
+        text, pictures = spoken(asked)
         if self.capabilities.tokens and not self.remote:
-            return len(await self._encode(text.decode()))
-        return len(text) // 4 + 1
+            tokens = len(await self._encode(text))
+        else:
+            tokens = bytes_as_tokens(text)
+        return tokens + pictures * PICTURE_TOKENS
 
 
 def _dialog(messages: str | Message | Sequence[Message]) -> tuple[Message, ...]:
     if isinstance(messages, str):
         return (user(messages),)
     return (messages,) if isinstance(messages, Message) else tuple(messages)
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    known = Options.__dataclass_fields__
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise UsageError(f"there is no option {', '.join(unknown)}; there are {', '.join(known)}")
-    stop = given.get("stop", ())
-    return Options(**{**given, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 FINAL = frozenset(name for name, value in vars(Client).items() if getattr(value, "__final__", False))

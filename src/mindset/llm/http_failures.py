@@ -17,6 +17,7 @@ import httpx2
 
 from mindset.calls.canonical import Json
 from mindset.errors import CallError, MindsetError, OverloadedError, UnsupportedRequestError
+from mindset.llm.surrogates import whole_text
 
 __all__ = ["StatusError", "failure", "retry_after", "said_in", "unreachable"]
 
@@ -111,7 +112,7 @@ def _told(content: bytes) -> tuple[Json, str]:
         sentence = title[1] if title else "" if text.startswith("<") else text
         return None, " ".join(sentence.split())[:LONGEST]
     inner = told.get("error", told) if isinstance(told, Mapping) else told
-    return inner, " ".join(said_in(told).split())[:LONGEST]
+    return inner, " ".join(whole_text(said_in(told)).split())[:LONGEST]
 
 
 def _worth_it(status: int, headers: Mapping[str, str], said: str) -> bool:

@@ -8,6 +8,7 @@ only for an answer that says it is complete.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,10 +30,13 @@ from mindset.llm.events import (
 )
 from mindset.llm.http_failures import said_in
 from mindset.llm.sse import ServerEvent
+from mindset.llm.surrogates import whole_text
 
 __all__ = ["Chunks", "error_in", "usage_in"]
 
 DONE = "[DONE]"
+LEAST = -9999.0
+"""What OpenAI says for the logarithm of nothing."""
 PASSING = ("server_error", "overloaded", "rate_limit", "timeout", "unavailable", "internal", "try_again")
 """Words in the kind or code of an error that may pass."""
 _REASONS: dict[str, FinishReason] = {
@@ -85,7 +89,7 @@ class Chunks:
                 told.get("system_fingerprint") or ""
             )  # our own server tells the hash of the model's files
             content_hash = mark if re.fullmatch(r"[0-9a-f]{40,64}", mark) else None
-            yield Started(str(told.get("model") or self._name), content_hash)
+            yield Started(whole_text(str(told.get("model") or self._name)), content_hash)
         if isinstance(told.get("usage"), Mapping):
             self._usage = usage_in(told["usage"])
         for choice in told.get("choices") or ():
@@ -166,7 +170,7 @@ def error_in(told: Mapping[str, Json]) -> MindsetError:
     retry = any(word in kind for kind in kinds for word in PASSING) or any(
         kind == "429" or (len(kind) == 3 and kind.startswith("5")) for kind in kinds
     )
-    return CallError(said_in(told) or "the server broke off and gave no reason", retry=retry)
+    return CallError(whole_text(said_in(told)) or "the server broke off and gave no reason", retry=retry)
 
 
 def usage_in(told: Mapping[str, Json]) -> Usage:
@@ -190,7 +194,14 @@ def tokens_in(told: Json) -> tuple[Token, ...]:
     texts, logprobs = told.get("tokens") or (), told.get("token_logprobs") or ()
     alternatives = told.get("top_logprobs") or [{}] * len(texts)
     return tuple(
-        Token(text, logprob, None, tuple(Alternative(other, value) for other, value in (some or {}).items()))
+        Token(
+            whole_text(text),
+            _finite(logprob),
+            None,
+            tuple(
+                Alternative(whole_text(other), _finite(value) or 0.0) for other, value in (some or {}).items()
+            ),
+        )
         for text, logprob, some in zip(texts, logprobs, alternatives, strict=False)
     )
 
@@ -198,13 +209,21 @@ def tokens_in(told: Json) -> tuple[Token, ...]:
 def token_in(told: Mapping[str, Json]) -> Token:
     """One token in the newer shape; `id` and `reads` are our own server's."""
     others = tuple(
-        Alternative(one["token"], one["logprob"], one.get("id")) for one in told.get("top_logprobs") or ()
+        Alternative(whole_text(one["token"]), _finite(one["logprob"]) or 0.0, one.get("id"))
+        for one in told.get("top_logprobs") or ()
     )
     reads = tuple(
         Read(one["layer"], one["slot"], one["influence"], one.get("overlay"))
         for one in told.get("reads") or ()
     )
-    return Token(told["token"], told.get("logprob"), told.get("id"), others, reads)
+    return Token(whole_text(told["token"]), _finite(told.get("logprob")), told.get("id"), others, reads)
+
+
+def _finite(number: float | None) -> float | None:
+    """A logarithm that JSON can say: of nothing, servers say -inf, NaN, or a large number as OpenAI does."""
+    if number is None:
+        return None
+    return float(number) if math.isfinite(number) else LEAST
 
 
 def _texts(parts: Json) -> Iterator[str]:

@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import httpx2
-
 from mindset.calls.canonical import Json
 from mindset.calls.log import CallLog
 from mindset.errors import CallError, UnsupportedRequestError, UsageError
@@ -24,7 +22,7 @@ from mindset.llm.answer_reader import Reader, read_answer, understood
 from mindset.llm.budget import Budget
 from mindset.llm.capabilities import Capabilities
 from mindset.llm.client import Client
-from mindset.llm.connection import Connection, checked_url, host_of, is_local
+from mindset.llm.connection import Connection, checked_url, host_of
 from mindset.llm.events import Embeddings, Event, Forward
 from mindset.llm.http_failures import StatusError
 from mindset.llm.keys import stored_key
@@ -65,13 +63,14 @@ class OpenAIClient(Client):
         `stream` False: answers come in one piece; `headers` go with every request; `capabilities` None: what such an
         endpoint can do as a rule.
         """
-        super().__init__(model, policy=policy, log=log, budget=budget)
         self.name, self.base_url = _address(model, base_url)
+        full = f"openai:{self.name}" if base_url is None else f"{self.base_url}#{self.name}"
+        super().__init__(model if "#" in model else full, policy=policy, log=log, budget=budget)
         self._api, self._streams = api, stream
         self._extra_headers = dict(headers or {})
         self._connection: Connection | None = None
         self._official = host_of(self.base_url) == host_of(OFFICIAL)
-        self._can = capabilities or _usual(self._official, api)
+        self._can = capabilities or _usual(official=self._official, api=api, stream=stream)
         self._key = key or self._found_key()
         self._secrets.update([self._key] if self._key else [])
 
@@ -84,11 +83,6 @@ class OpenAIClient(Client):
     def endpoint(self) -> str:
         """Its address."""
         return self.base_url
-
-    @property
-    def free(self) -> bool:
-        """What this machine answers costs nothing."""
-        return is_local(httpx2.URL(self.base_url).host)
 
     async def _prepare(self) -> None:
         self._connected()
@@ -172,11 +166,17 @@ def _address(model: str, base_url: str | None) -> tuple[str, str]:
     return name, checked_url(url)
 
 
-def _usual(official: bool, api: Api) -> Capabilities:
+def _usual(*, official: bool, api: Api, stream: bool) -> Capabilities:
     """What endpoints of this kind can do; that one of them cannot shows when it is asked."""
     usual = Capabilities(
-        chat=True, stream=True, tools=True, schema=True, images=True, logprobs=True, embed=True
+        chat=True,
+        prompt=True,
+        stream=stream,
+        tools=True,
+        schema=True,
+        images=True,
+        logprobs=True,
+        seed=api == "chat",
+        embed=True,
     )
-    if official:
-        return replace(usual, prompt=True, seed=api == "chat")
-    return replace(usual, prompt=True, seed=api == "chat", regex=True, reads=True, tokens=True, forward=True)
+    return usual if official else replace(usual, regex=True, reads=True, tokens=True, forward=True)

@@ -9,7 +9,7 @@ from mindset.calls.call import NewNode
 from mindset.calls.canonical import Json
 from mindset.errors import FormatError
 from mindset.llm.messages import Message, ToolCall, ToolResult, from_nodes, to_nodes
-from mindset.llm.request import Options
+from mindset.llm.request import Options, options_from
 
 __all__ = ["Paused"]
 
@@ -56,11 +56,9 @@ class Paused:
                 f"a paused dialog of version {told.get('version')!r}; this release reads {VERSION}"
             )
         try:
-            options = dict(told["options"])
-            options["stop"] = tuple(options.get("stop", ()))
             return cls(
                 from_nodes([NewNode(node["kind"], node["content"]) for node in told["messages"]]),
-                Options(**options),
+                options_from(told["options"]),
                 int(told["max_rounds"]),
                 int(told["rounds"]),
                 told["parent"],

@@ -53,25 +53,38 @@ class Player:
         for piece in recorded.pieces:
             last = from_json(piece.event)
             yield last
+        if isinstance(last, Finished):
+            return
         _raise_again(recorded)
         if asked.verb != "complete":
             yield result_from(asked.verb, recorded.outcome.result)
-        elif not isinstance(last, Finished):
+        else:
             yield Finished("cancelled")
+
+    async def knows(self, asked: Asked) -> bool:
+        """Whether the run has an answer to this that was not handed out yet."""
+        with self._lock:
+            nth = self._given[asked.key]
+        return await asyncio.to_thread(self._recorded, self._log(), asked, nth) is not None
 
     def _find(self, asked: Asked, nth: int) -> Recorded:
         log = self._log()
+        found = self._recorded(log, asked, nth)
+        if found is None:
+            raise self._missing(log, asked, nth)
+        return found
+
+    def _recorded(self, log: CallLog, asked: Asked, nth: int) -> Recorded | None:
         models = run_models(log, self.run) if self._any_model else (asked.model,)
-        for model in models:
-            found = log.recorded(self.run, replace(asked, model=model), nth)
-            if found is not None:
-                return found
-        raise self._missing(log, replace(asked, model=models[0] if models else asked.model), nth)
+        answers = (log.recorded(self.run, replace(asked, model=model), nth) for model in models)
+        return next((answer for answer in answers if answer is not None), None)
 
     def _missing(self, log: CallLog, asked: Asked, nth: int) -> NotRecordedError:
         near = log.nearest(self.run, asked)
         if near is None:
             return NotRecordedError(f"run {self.run} has no calls to replay")
+        if self._any_model:
+            asked = replace(asked, model=near.asked.model)
         differs = difference(near.asked, log.redactor.asked(asked))
         if not differs:
             return NotRecordedError(

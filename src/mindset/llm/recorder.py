@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from mindset.calls.call import Asked, Outcome, Piece, Retry, Status, Usage
 from mindset.calls.canonical import Json
 from mindset.calls.log import CallLog
-from mindset.errors import BudgetError
+from mindset.errors import BudgetError, CallError, MindsetError
 from mindset.llm.error_json import error_to_json
 from mindset.llm.events import (
     Event,
@@ -57,7 +57,6 @@ class Recorder:
         self._fresh: list[tuple[float, Event]] = []
         self._retries: list[Retry] = []
         self._noting: asyncio.Future[None] | None = None
-        self._noted: list[tuple[float, Event]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -114,6 +113,13 @@ class Recorder:
         if stop is not None:
             raise stop
 
+    async def end(self, last: Finished) -> None:
+        """Write that the answer came to its end, of whatever kind."""
+        if last.reason == "error":
+            await self.finish("failed", error=CallError("the model broke off its answer, and said no more"))
+        else:
+            await self.finish("cancelled" if last.reason == "cancelled" else "ok")
+
     async def fail(self, error: BaseException) -> None:
         """Write that it ended with an error: refused by a budget, failed, or cancelled where it was left."""
         if isinstance(error, BudgetError):
@@ -157,8 +163,7 @@ class Recorder:
         if self._noting is None:
             return None
         stop = await _settled(self._noting)
-        if self._noting.exception() is not None:
-            self._fresh[:0] = self._noted
+        self._noting.exception()  # seen: `finish` writes what it could not
         return stop
 
     def _note(self) -> None:
@@ -167,11 +172,11 @@ class Recorder:
             self._timer = asyncio.get_running_loop().call_later(NOTE_EVERY, self._note)
             return
         if self._noting is not None and self._noting.exception() is not None:
-            return  # the database fails: `finish` tries once more, and says so
+            return  # the database fails: the log has kept the pieces, and `finish` tries once more, and says so
         if self._row is None:
             return
         log, call = self._row
-        noted = self._noted = self._fresh
+        noted = self._fresh
         self._fresh = []
         self._noting = _in_thread(lambda: log.note(call, _pieces(noted)))
 
@@ -182,7 +187,7 @@ def _pieces(events: Sequence[tuple[float, Event]]) -> list[Piece]:
 
 def _sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return text if isinstance(error, MindsetError) else f"{type(error).__name__}: {text}"
 
 
 def _in_thread(work: Callable[[], Done]) -> asyncio.Future[Done]:

@@ -14,7 +14,7 @@ from mindset.calls.canonical import Json
 from mindset.errors import UsageError
 from mindset.llm.messages import Message, to_nodes
 
-__all__ = ["ForwardRequest", "Options", "Request", "ToolSpec"]
+__all__ = ["ForwardRequest", "Options", "Request", "ToolSpec", "options_from"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,16 @@ class Options:
         told["extra"] = dict(self.extra) or None
         told["schema"] = None if self.schema is None else dict(self.schema)
         return {name: value for name, value in told.items() if value is not None}
+
+
+def options_from(given: Mapping[str, Any]) -> Options:
+    """Options by their names; one stop may be text alone."""
+    known = [f.name for f in fields(Options)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UsageError(f"there is no option {', '.join(unknown)}; there are {', '.join(known)}")
+    stop = given.get("stop") or ()
+    return Options(**{**given, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 @dataclass(frozen=True)

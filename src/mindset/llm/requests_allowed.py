@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from mindset.errors import BudgetError, UsageError
 
-__all__ = ["VARIABLE", "check_allowed", "forbid_requests"]
+__all__ = ["VARIABLE", "check_allowed", "forbid_requests", "requests_allowed"]
 
 VARIABLE = "MINDSET_ALLOW_REQUESTS"
 _WORDS = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -36,6 +36,15 @@ def forbid_requests() -> Iterator[None]:
     finally:
         with _Forbidding.lock:
             _Forbidding.count -= 1
+
+
+def requests_allowed() -> bool:
+    """Whether real models may be asked."""
+    try:
+        check_allowed("")
+    except BudgetError:
+        return False
+    return True
 
 
 def check_allowed(model: str) -> None:

@@ -104,7 +104,7 @@ async def _recorded(
             async for event in events:
                 recorder.add(event)
                 if isinstance(event, Finished):
-                    await recorder.finish("cancelled" if event.reason == "cancelled" else "ok")
+                    await recorder.end(event)
                 yield event
                 if patience.was_stopped() and not recorder.over.is_set():
                     raise StoppedError  # noqa: TRY301 - the same end as when a wait is stopped

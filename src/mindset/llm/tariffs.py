@@ -8,15 +8,15 @@ from mindset.llm.budget import Tariff
 __all__ = ["tariff_of"]
 
 
-def tariff_of(model: str, *, free: bool) -> Tariff:
-    """The tariff of MODEL; asking it is what loads the list."""
+def tariff_of(model: str, endpoint: str, remote: bool) -> Tariff:
+    """The tariff of MODEL at its endpoint; asking it is what loads the list."""
 
-    def priced(usage: Usage) -> float | None:
+    def listed(usage: Usage) -> float | None:
         from mindset.calls.prices import price
 
-        return price(model, usage)
+        return price(model, usage, endpoint=endpoint)
 
     def nothing(_: Usage) -> float:
         return 0.0
 
-    return nothing if free else priced
+    return listed if remote else nothing

@@ -22,7 +22,7 @@ from mindset.llm.events import Answer, Event
 from mindset.llm.messages import Message, ToolCall, ToolResult, tool_result, user
 from mindset.llm.parents import children_of
 from mindset.llm.paused import Paused
-from mindset.llm.request import Options, Request
+from mindset.llm.request import Request, options_from
 from mindset.llm.tools import Tool, ToolSet
 
 __all__ = ["Approve", "Paused", "Ran", "Verdict", "resume", "run_tools"]
@@ -60,16 +60,17 @@ async def run_tools(
     tool_choice: str | None = None,
     timeout: float | None = None,
     parent: int | None = None,
-    options: Options | None = None,
+    **options: Any,
 ) -> Ran | Paused:
     """Let the model use tools until it answers without, is paused, or was asked `max_rounds` times.
 
-    `timeout`: seconds for each call of the model; `tool_choice` holds for the first one only.
+    `timeout`: seconds for each call of the model; `tool_choice` holds for the first one only; `options` are the fields
+    of `Options`.
     """
     if max_rounds < 1:
         raise UsageError(f"max_rounds={max_rounds} asks nothing: give 1 or more")
     dialog = (user(messages),) if isinstance(messages, str) else tuple(messages)
-    state = Paused(dialog, options or Options(), max_rounds, 0, parent)
+    state = Paused(dialog, options_from(options), max_rounds, 0, parent)
     return await _Loop(client, _set(tools), approve, watch, timeout).ask(state, tool_choice)
 
 

@@ -143,7 +143,7 @@ def tool(
 def _made(
     function: Callable[..., Any], name: str | None, description: str | None, seconds: float | None
 ) -> Tool:
-    name = name or getattr(function, "__name__", "")
+    name = str(name or getattr(function, "__name__", ""))
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a tool: give name= letters, digits, _ and -, at most 64")
     summary, words = described(inspect.getdoc(function) or "")
@@ -185,7 +185,8 @@ def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
 def _check(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
         raise UsageError(
-            f"the tool {name} takes {parameter.name} by place or in any number: every argument of a tool has a name of its own"
+            f"the tool {name} takes {parameter.name} by place or in any number: "
+            "every argument of a tool has a name of its own"
         )
     if parameter.name not in hints:
         raise UsageError(f"the tool {name} does not say of what type {parameter.name} is: annotate it")
