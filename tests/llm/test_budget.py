@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llm.loopback import serving, whole
 
 from mindset.calls.call import Usage
 from mindset.calls.log import CallLog
 from mindset.errors import BudgetError, CallError, UsageError
 from mindset.llm.budget import Budget, Grant, budget, budgets_in_force
 from mindset.llm.messages import Image, user
+from mindset.llm.openai_client import OpenAIClient
 from mindset.llm.scripted import Line, ScriptedClient
 
 Go = Callable[[Any], Any]
@@ -115,6 +117,48 @@ def test_what_computes_here_costs_no_money(log: CallLog, go: Go) -> None:
     with budget(money=0) as purse:
         go(ScriptedClient(["x"], log=log).chat("Hi"))
     assert purse.money_spent == 0
+
+
+def test_a_call_costs_what_the_list_says(log: CallLog, go: Go) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 1000}
+    reply = whole(
+        {
+            "model": "gpt-4o-mini",
+            "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+            "usage": usage,
+        }
+    )
+
+    class Elsewhere(OpenAIClient):
+        """Asks this machine, and says that it was OpenAI."""
+
+        @property
+        def endpoint(self) -> str:
+            return "https://api.openai.com/v1"
+
+    async def scenario() -> None:
+        async with (
+            serving(reply) as server,
+            Elsewhere("openai:gpt-4o-mini", base_url=server.url, log=log) as client,
+        ):
+            with budget(money=0.001) as purse:
+                await client.chat("Hi", max_tokens=1000)
+                assert purse.money_spent == pytest.approx(0.00075)
+                with pytest.raises(BudgetError, match=r"has \$0.0003 left; this call may cost \$0.0006"):
+                    await client.chat("Hi", max_tokens=1000)
+            assert len(server.got) == 1
+
+    go(scenario())
+    assert log.call(1).outcome.endpoint == "https://api.openai.com/v1"
+    with log.engine.connect() as connection:
+        costs = connection.exec_driver_sql("SELECT cost FROM calls ORDER BY id").scalars().all()
+    assert costs == [pytest.approx(0.00075), 0.0]
+
+
+def test_money_cannot_be_granted_where_nobody_knows_the_price(log: CallLog, go: Go) -> None:
+    client = OpenAIClient("https://unheard.example/v1#model", log=log, key="x")
+    with budget(money=1.0), pytest.raises(BudgetError, match="price is unknown"):
+        go(client.chat("Hi"))
 
 
 def test_a_budget_limits_something() -> None:

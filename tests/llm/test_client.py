@@ -87,6 +87,9 @@ def test_the_public_methods_cannot_be_replaced() -> None:
     ):
         with pytest.raises(TypeError, match=name):
             type("Sly", (Client,), {name: lambda self: None})
+    mixed = type("Mixed", (), {"chat": lambda self: None})
+    with pytest.raises(TypeError, match="Below replaces chat of Client"):
+        type("Below", (mixed, ScriptedClient), {})
 
 
 def test_the_row_is_there_before_the_model_is_asked(log: CallLog, go: Go) -> None:

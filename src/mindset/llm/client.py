@@ -73,7 +73,7 @@ class Client(ABC):
     def __init_subclass__(cls, **given: Any) -> None:
         """Refuse a subclass that changes what every client does."""
         super().__init_subclass__(**given)
-        changed = sorted(FINAL & vars(cls).keys())
+        changed = sorted(name for name in FINAL if getattr(cls, name) is not vars(Client)[name])
         if changed:
             raise TypeError(
                 f"{cls.__name__} replaces {', '.join(changed)} of Client, by which calls are logged and limited: "
@@ -88,7 +88,7 @@ class Client(ABC):
 
     @property
     def endpoint(self) -> str:
-        """Who shares the limits of a policy: clients of one endpoint."""
+        """What is asked: clients of one endpoint share a policy's limits; an address tells the prices too."""
         return self.model
 
     async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do
@@ -270,7 +270,8 @@ class Client(ABC):
     def _begin(self, asked: Asked, timeout: float | None) -> tuple[Patience, Recorder]:
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout={timeout} leaves no time: give seconds above 0")
-        return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked)
+        endpoint = self.endpoint if self.remote and self.endpoint != self.model else None
+        return Patience(timeout or self.policy.timeout, self.model), Recorder(self._log, asked, endpoint)
 
     @final
     async def _can_schema(

@@ -40,9 +40,9 @@ Done = TypeVar("Done")
 class Recorder:
     """What one call asked and got, and its row in the log."""
 
-    def __init__(self, log: Callable[[], CallLog], asked: Asked) -> None:
-        """The log is opened when the call begins."""
-        self.asked = asked
+    def __init__(self, log: Callable[[], CallLog], asked: Asked, endpoint: str | None = None) -> None:
+        """The log is opened when the call begins; `endpoint`: the address that is asked, if there is one."""
+        self.asked, self.endpoint = asked, endpoint
         self.events: list[Event] = []
         """All that were handed out."""
         self.computing = 0.0
@@ -155,6 +155,7 @@ class Recorder:
             local_seconds=self.computing,
             retries=tuple(self._retries),
             replayed_from=self.replayed_from,
+            endpoint=self.endpoint,
         )
 
     async def _stop_noting(self) -> asyncio.CancelledError | None:
