@@ -459,7 +459,11 @@ def test_an_engine_that_failed_is_replaced(folder: Path, log: CallLog, go: Go) -
 
 @pytest.mark.packaged_model
 def test_a_real_model_answers_in_words_and_in_json(log: CallLog, go: Go) -> None:
-    city = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+    city = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+    }
 
     async def scenario() -> tuple[Any, ...]:
         async with LocalClient("smollm2", log=log) as client:
