@@ -23,6 +23,7 @@ from mindset.calls.log import CallLog
 from mindset.graft.decoding import end_tokens
 from mindset.graft.sources import Loaded, load_teacher
 from mindset.llm.engine.batch import BatchSettings
+from mindset.llm.events import Answer
 from mindset.llm.local import LocalClient
 from mindset.llm.request import Options, Request
 from mindset.probe.generate import next_tokens
@@ -121,21 +122,23 @@ def engine_speeds(
 
 
 def transformers_batches(loaded: Loaded, prompts: Sequence[str], new: int) -> float:
-    """Tokens a second of `generate_batch`, greedy, with a cache that holds what is asked for."""
+    """Tokens a second of `generate_batch`, with a cache that holds what is asked for."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
     ids = [list(loaded.tokenizer(text)["input_ids"]) for text in prompts]
     blocks = sum((len(one) + new) // 32 + 2 for one in ids)
     settings = ContinuousBatchingConfig(num_blocks=blocks, page_size=32, max_batch_tokens=512)
-    how = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    how = GenerationConfig(
+        max_new_tokens=new, do_sample=True, temperature=1.0, top_k=0, eos_token_id=-1, pad_token_id=0
+    )
     began = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
         answers = loaded.model.generate_batch(ids, generation_config=how, continuous_batching_config=settings)
     return sum(len(one.generated_tokens) for one in answers.values()) / (time.perf_counter() - began)
 
 
-Ask = Callable[[Sequence[Request]], list[list[int]]]
-"""Asks all of them at once, and returns the tokens of each answer."""
+Ask = Callable[[Sequence[Request]], list[Answer]]
+"""Asks all of them at once, and returns the answers."""
 
 
 @contextmanager
@@ -145,9 +148,8 @@ def _client(model: str, rows: int) -> Iterator[Ask]:
         log = CallLog.open(f"sqlite:///{folder / 'calls.sqlite'}")
         client = LocalClient(model, log=log, batch=BatchSettings(rows=rows, prefix_bytes=0))
 
-        async def all_of(requests: Sequence[Request]) -> list[list[int]]:
-            answers = await asyncio.gather(*(client.complete(one).answer() for one in requests))
-            return [[token.id or 0 for token in one.tokens] for one in answers]
+        async def all_of(requests: Sequence[Request]) -> list[Answer]:
+            return await asyncio.gather(*(client.complete(one).answer() for one in requests))
 
         try:
             yield lambda requests: runner.run(all_of(requests))
@@ -157,12 +159,10 @@ def _client(model: str, rows: int) -> Iterator[Ask]:
 
 
 def _client_speed(ask: Ask, prompts: Sequence[str], new: int, seed: int) -> float:
-    options = [
-        Options(max_tokens=new, temperature=1.0, seed=seed + n, logprobs=0) for n in range(len(prompts))
-    ]
+    options = [Options(max_tokens=new, temperature=1.0, seed=seed + n) for n in range(len(prompts))]
     requests = [Request(prompt=text, options=one) for text, one in zip(prompts, options, strict=True)]
     began = time.perf_counter()
-    tokens = sum(map(len, ask(requests)))
+    tokens = sum(answer.usage.completion_tokens for answer in ask(requests))
     return tokens / (time.perf_counter() - began)
 
 
@@ -203,11 +203,11 @@ def equal_answers(
     ]
     plain = [_plain_tokens(loaded, one) for one in asked]
     with _client(model, rows=load) as ask:
-        alone = [ask([one])[0] for one in asked]
+        alone = [_tokens(ask([one])[0]) for one in asked]
+    together: list[list[int]] = []
     with _client(model, rows=load) as ask:
-        together = ask(asked[:load])
-        for start in range(load, requests, 4 * load):  # more than run at once: rows come and go all the time
-            together += ask(asked[start : start + 4 * load])
+        for start in range(0, requests, 4 * load):  # more than run at once: rows come and go all the time
+            together += [_tokens(answer) for answer in ask(asked[start : start + 4 * load])]
     differ = [n for n in range(requests) if alone[n] != together[n]]
     return Equality(
         requests,
@@ -215,6 +215,10 @@ def equal_answers(
         1 - len(differ) / requests,
         tuple(_difference(loaded, n, asked[n], alone[n], together[n]) for n in differ),
     )
+
+
+def _tokens(answer: Answer) -> list[int]:
+    return [token.id or 0 for token in answer.tokens]
 
 
 def _plain_tokens(loaded: Loaded, request: Request) -> list[int]:

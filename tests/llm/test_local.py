@@ -475,3 +475,26 @@ def test_an_engine_that_failed_is_replaced(folder: Path, log: CallLog, go: Go) -
             assert client._held.engine is not broken
 
     go(scenario())
+
+
+@pytest.mark.packaged_model
+def test_a_real_model_answers_in_words_and_in_json(log: CallLog, go: Go) -> None:
+    city = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+    }
+
+    async def scenario() -> tuple[Any, ...]:
+        async with LocalClient("smollm2", log=log) as client:
+            question = "What is the capital of France?"
+            return await asyncio.gather(
+                client.chat(question, max_tokens=12),
+                client.chat(f"{question} Answer as JSON.", max_tokens=60, schema=city),
+                client.chat("Say hello.", tools=[ADD], max_tokens=8),
+            )
+
+    words, fitting, polite = go(scenario())
+    assert "Paris" in words.text
+    assert set(json.loads(fitting.text)) >= {"city"}
+    assert polite.usage.completion_tokens > 0

@@ -28,6 +28,8 @@ __all__ = ["FewRows", "product"]
 
 MOST = 32
 """Rows beyond which torch is as fast."""
+TILE = 4
+"""Rows that the loop takes at once."""
 _DTYPES = (torch.float32, torch.float64)
 _WORTH_A_TEAM = 1 << 20
 """Multiplications below which one thread is as fast as several."""
@@ -41,7 +43,15 @@ def product(
     rows = x.numel() // x.shape[-1]
     if not 2 <= rows <= MOST or not _applies(x, weight):
         return F.linear(x, weight, bias)
-    out = _multiplied(x.reshape(rows, -1), weight).view(*x.shape[:-1], -1)
+    if rows % TILE == 0 and x.is_contiguous():
+        out = x.new_empty((*x.shape[:-1], len(weight)))
+        _multiply(x, weight, out, rows)
+    else:
+        whole = -(-rows // TILE) * TILE
+        padded = F.pad(x.reshape(rows, -1), (0, 0, 0, whole - rows))
+        out = x.new_empty(whole, len(weight))
+        _multiply(padded, weight, out, whole)
+        out = out[:rows].view(*x.shape[:-1], -1)
     return out if bias is None else out.add_(bias)
 
 
@@ -87,38 +97,27 @@ def _applies(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _multiplied(x: Float[Tensor, "rows d"], weight: Float[Tensor, "n d"]) -> Float[Tensor, "rows n"]:
-    rows, (n, d) = len(x), weight.shape
-    fours = -(-rows // 4) * 4  # tiles have four rows
-    x = x.contiguous() if fours == rows else F.pad(x, (0, 0, 0, fours - rows))
-    out = x.new_empty(fours, n)
-    lent = team() if rows * n * d >= _WORTH_A_TEAM and torch.get_num_threads() > 1 else None
-    threads = 1 if lent is None else torch.get_num_threads()
-    block = _Block(
-        threads,
-        0 if lent is None else lent.thread_number,
-        0 if lent is None else lent.thread_count,
-        fours,
-        n,
-        d,
-        x.data_ptr(),
-        weight.data_ptr(),
-        out.data_ptr(),
-    )
-    function, alone = _functions(str(x.dtype).removeprefix("torch."))
+def _multiply(x: Tensor, weight: Float[Tensor, "n d"], out: Tensor, rows: int) -> None:
+    """Write the product of so many rows, whole tiles of them, to `out`. Nothing is done that need not be."""
+    n, d = weight.shape
+    threads = torch.get_num_threads() if rows * n * d >= _WORTH_A_TEAM else 1
+    lent = team() if threads > 1 else None
+    function, alone = _functions(x.dtype)
+    addresses = x.data_ptr(), weight.data_ptr(), out.data_ptr()
     if lent is None:
+        block = _Block(1, 0, 0, rows, n, d, *addresses)
         alone(ctypes.addressof(block))
     else:
+        block = _Block(threads, lent.thread_number, lent.thread_count, rows, n, d, *addresses)
         lent.run(function, ctypes.addressof(block), threads)
-    return out[:rows]
 
 
 @cache
-def _functions(dtype: str) -> tuple[int, Any]:
+def _functions(dtype: torch.dtype) -> tuple[int, Any]:
     loops = _loops()
     if loops is None:
         raise RuntimeError("numba is not installed")
-    address = loops.multiplier(dtype)
+    address = loops.multiplier(str(dtype).removeprefix("torch."))
     return address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 

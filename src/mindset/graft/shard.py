@@ -8,6 +8,7 @@ Invariant: the activation is a module without parameters, so a shard's state is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -51,7 +52,8 @@ class Shard(nn.Module):
             self.register_parameter(field, parameter)
         self.activation = activation
         self.rule = rule
-        self.multiply = F.linear
+        self.multiply: Callable[..., Tensor] = F.linear
+        """Who multiplies the rows that are scored: see `few_rows`."""
         self._norm: tuple[tuple[int, int], Tensor] | None = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Shard:
