@@ -19,7 +19,7 @@ from mindset.calls.call import Asked, NewNode, Outcome, Piece, Usage
 from mindset.calls.log import CallLog
 from mindset.calls.pieces import packed, written
 from mindset.calls.prices import FREE
-from mindset.calls.run import Run
+from mindset.calls.runs import Run
 from mindset.calls.schema import CALLS
 from mindset.calls.words import new_words
 from mindset.database.engine import writing

@@ -27,7 +27,7 @@ SEARCHES = ("the", "water light", '"of the"', "nothing -every", "begin*")
 
 SAY = """
 import asyncio, sys
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.llm.opening import open_client
 async def main():
     async with open_client(sys.argv[1]) as client:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mindset.graft.plan import ConversionPlan
     from mindset.graft.recording import record
     from mindset.graft.sources import load_teacher
+    from mindset.llm.opening import open_client
     from mindset.probe.evaluation import Evaluation, evaluate
     from mindset.probe.generate import generate
     from mindset.probe.why import Why, why
@@ -38,6 +39,7 @@ __all__ = [
     "generate",
     "load",
     "load_teacher",
+    "open_client",
     "record",
     "save",
     "why",
@@ -61,6 +63,7 @@ FACE = {
     "generate": "mindset.probe.generate",
     "load": "mindset.graft.folder",
     "load_teacher": "mindset.graft.sources",
+    "open_client": "mindset.llm.opening",
     "record": "mindset.graft.recording",
     "save": "mindset.graft.folder",
     "why": "mindset.probe.why",

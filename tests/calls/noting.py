@@ -6,7 +6,7 @@ import sys
 
 from mindset.calls.call import Asked, NewNode, Outcome, Piece
 from mindset.calls.log import CallLog
-from mindset.calls.run import run
+from mindset.calls.runs import run
 
 
 def said(role: str, text: str) -> NewNode:

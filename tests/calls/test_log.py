@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mindset.calls.call import Asked, NewNode, Outcome, Piece, Retry, Usage
 from mindset.calls.log import CallLog
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.calls.schema import CALLS
 from mindset.database.engine import reading
 from mindset.errors import MissingError, NotRecordedError, ReadOnlyError, UsageError

@@ -20,7 +20,7 @@ from mindset.calls.drawing import drawn, node_named
 from mindset.calls.listing import Wanted, listed
 from mindset.calls.log import CallLog
 from mindset.calls.pruning import compact, prune
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.calls.schema import CALLS, NODES, PIECES, PROCESSES
 from mindset.calls.showing import exported, shown
 from mindset.database.engine import dialect_of, reading, writing

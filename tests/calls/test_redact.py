@@ -16,7 +16,7 @@ from mindset.calls.call import Asked, NewNode, Outcome, Piece, Retry
 from mindset.calls.log import CallLog
 from mindset.calls.pieces import unpack
 from mindset.calls.redact import Redactor, Stream
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.calls.secrets import MARK, SHAPES, Shape
 from mindset.database.engine import reading
 from mindset.errors import UsageError

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from mindset import places
 from mindset.calls.call import Asked, Outcome, Retry
 from mindset.calls.log import CallLog
-from mindset.calls.run import run as named_run
+from mindset.calls.runs import run as named_run
 from mindset.cli.app import app
 from mindset.database.engine import writing
 
@@ -175,7 +175,7 @@ def test_a_call_of_a_killed_process_is_failed_when_it_is_looked_at(log: CallLog)
 
 SCRIPT = """
 import asyncio, sys
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.llm.messages import user
 from mindset.llm.scripted import ScriptedClient
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mindset.calls.log import CallLog
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.errors import CallError, CallTimeoutError, OverloadedError, UnsupportedRequestError, UsageError
 from mindset.llm.capabilities import Capabilities
 from mindset.llm.client import Client

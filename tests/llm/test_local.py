@@ -225,6 +225,15 @@ def test_slots_of_a_learned_text_are_among_the_reads(tmp_path: Path, log: CallLo
     assert len(found) == 4
 
 
+def test_options_of_other_endpoints_are_refused(folder: Path, log: CallLog, go: Go) -> None:
+    async def scenario() -> None:
+        async with LocalClient(str(folder), log=log) as client:
+            with pytest.raises(UnsupportedRequestError, match="does not know logit_bias"):
+                await client.complete(prompted(extra={"logit_bias": {"1": 2}})).answer()
+
+    go(scenario())
+
+
 def test_a_model_without_a_memory_has_no_reads(folder: Path, log: CallLog, go: Go) -> None:
     async def scenario() -> None:
         async with LocalClient(str(folder), log=log) as client:

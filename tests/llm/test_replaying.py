@@ -14,7 +14,7 @@ import pytest
 
 from mindset.calls.call import Usage
 from mindset.calls.log import CallLog
-from mindset.calls.run import run
+from mindset.calls.runs import run
 from mindset.errors import CallError, MissingError, NotRecordedError, OverloadedError
 from mindset.llm.budget import budget
 from mindset.llm.capabilities import Capabilities

@@ -28,7 +28,7 @@ from mindset.calls.call import Asked, NewNode, Outcome, Piece
 from mindset.calls.prices import FREE, Price, full_name, priced
 from mindset.calls.recorded import Recorded
 from mindset.calls.redact import Redactor, Stream
-from mindset.calls.run import Run, current
+from mindset.calls.runs import Run, current
 from mindset.calls.schema import CALLS, PIECES, SCHEMA
 from mindset.calls.tree import Tree, chain
 from mindset.calls.words import new_words

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from mindset.calls.log import CallLog
 from mindset.calls.place import VARIABLE
-from mindset.calls.run import REPLAY
+from mindset.calls.runs import REPLAY
 from mindset.calls.schema import CALLS
 from mindset.database.engine import reading
 from mindset.errors import MissingError, UsageError

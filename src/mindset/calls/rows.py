@@ -14,7 +14,7 @@ from mindset.calls.canonical import Json, canonical
 from mindset.calls.prices import Price
 from mindset.calls.process import this_process
 from mindset.calls.redact import Redactor
-from mindset.calls.run import Run
+from mindset.calls.runs import Run
 from mindset.calls.schema import now
 from mindset.calls.traces import searched
 from mindset.calls.tree import put

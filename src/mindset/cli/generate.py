@@ -49,7 +49,7 @@ def generate(
     """
     import asyncio
 
-    from mindset.calls.run import run
+    from mindset.calls.runs import run
     from mindset.llm.request import Options
 
     told = Options(max_tokens=max_tokens, temperature=temperature, seed=runtime.seed)

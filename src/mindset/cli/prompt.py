@@ -54,7 +54,7 @@ def prompt(
       mindset prompt - --schema person.json --json < letter.txt
     """
     from mindset.calls.log import CallLog
-    from mindset.calls.run import run
+    from mindset.calls.runs import run
     from mindset.cli.answers import document
     from mindset.cli.chat.screen import Screen, is_plain
     from mindset.cli.conversation import conversation

@@ -104,7 +104,7 @@ def serve(
     from mindset.llm.serve.extra import need_serve
 
     need_serve()
-    from mindset.calls.run import run
+    from mindset.calls.runs import run
     from mindset.llm.opening import open_client
     from mindset.llm.serve.auth import read_token
     from mindset.llm.serve.limits import Limits

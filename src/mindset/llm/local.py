@@ -22,7 +22,7 @@ import torch
 
 from mindset.calls.call import Asked, Usage
 from mindset.calls.log import CallLog
-from mindset.errors import CallError, UsageError
+from mindset.errors import CallError, UnsupportedRequestError, UsageError
 from mindset.llm import tool_text
 from mindset.llm.budget import ASSUMED_ANSWER, Budget
 from mindset.llm.capabilities import Capabilities
@@ -232,7 +232,12 @@ def _job(held: Held, request: Request, deliver: Callable[[Any], None]) -> Job:
 
 
 def _settled(held: Held, options: Options) -> Options:
-    """The options, with the model's own where none is given."""
+    """The options, with the model's own where none is given; refuses those that only other endpoints know."""
+    if options.extra:
+        raise UnsupportedRequestError(
+            f"a model in this process does not know {', '.join(options.extra)}; leave it out, or ask an endpoint that "
+            "does"
+        )
     own = held.loaded.model.generation_config
     limit = options.max_tokens or getattr(own, "max_new_tokens", None) or ASSUMED_ANSWER
     drawn = options.temperature is None and bool(getattr(own, "do_sample", False))

@@ -20,8 +20,8 @@ from mindset.calls.call import Asked
 from mindset.calls.difference import difference
 from mindset.calls.log import CallLog
 from mindset.calls.recorded import Recorded
-from mindset.calls.run import replayed
 from mindset.calls.run_models import run_models
+from mindset.calls.runs import replayed
 from mindset.errors import CallError, NotRecordedError
 from mindset.llm.error_json import error_from_json
 from mindset.llm.events import Finished, from_json

@@ -127,7 +127,7 @@ class ScriptedClient(Client):
     async def _decode(self, ids: Sequence[int]) -> str:
         wrong = [number for number in ids if not 0 <= number < 256]
         if wrong:
-            raise CallError(f"{wrong[0]} is no token: they are bytes, 0 to 255")
+            raise UsageError(f"{wrong[0]} is no token: they are bytes, 0 to 255")
         return bytes(ids).decode(errors="replace")
 
 

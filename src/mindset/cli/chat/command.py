@@ -31,7 +31,7 @@ def chat(*, asking: asking.Asking, go_on: bool, cid: int | None, as_json: bool) 
     """
     from mindset import places
     from mindset.calls.log import CallLog
-    from mindset.calls.run import run
+    from mindset.calls.runs import run
     from mindset.cli.chat.reading import reader
     from mindset.cli.chat.screen import JsonScreen, Screen, is_plain
     from mindset.cli.chat.session import Session
