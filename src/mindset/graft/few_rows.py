@@ -67,7 +67,7 @@ class FewRows:
         for module in self._linear:
             module.forward = partial(self._forward, module)  # type: ignore[method-assign]
         for shard in self._shards:
-            shard.multiply = self._multiply  # type: ignore[assignment]
+            shard.multiply = self._multiply
 
     def close(self) -> None:
         """Take it out again."""
