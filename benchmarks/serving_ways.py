@@ -26,7 +26,7 @@ from mindset.llm.serve.server import serving
 
 __all__ = ["Ways", "three_ways"]
 
-DIFFER = ("id", "run", "process", "parent", "began", "model", "client", "key", "seconds", "first_token",
+DIFFER = ("id", "run", "process", "parent", "began", "model", "client", "endpoint", "key", "seconds", "first_token",
           "local_seconds", "cost", "price", "cached_tokens")  # fmt: skip
 """Columns in which the ways may differ: who asked whom, and how long it took."""
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,3 +114,13 @@ def test_scripted_answers_keep_to_the_request(log: CallLog, go: Go) -> None:
     ]
     with pytest.raises(UsageError, match="a list of it"):
         ScriptedClient("one answer")
+
+
+def test_in_a_replay_a_model_of_this_process_is_not_even_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mindset.llm.opening import open_client; client = open_client('smollm2', threads=2); "
+        "print(type(client).__name__, client.model, 'torch' in sys.modules)"
+    )
+    environment = os.environ | {"MINDSET_REPLAY": "tuesday", "MINDSET_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["StandIn", "smollm2", "False"], done.stderr

@@ -3,7 +3,8 @@
     open_client("smollm2"), open_client("openai:gpt-5-mini", timeout=30), open_client("http://localhost:8080/v1#any")
 
 Settings are those of `Policy`, `policy`, `log` and `budget`, and those of the client that MODEL means. Nothing is
-loaded or asked before the client is used; what a client needs is imported only when it is opened.
+loaded or asked before the client is used; what a client needs is imported only when it is opened. In a replay
+(`MINDSET_REPLAY`) a model that would be computed here is none: the run answers in its place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from mindset.calls.runs import replayed
 from mindset.errors import MissingError, UsageError
 from mindset.graft.sources import parse_model
 from mindset.llm.client import Client
@@ -39,6 +41,10 @@ def open_client(model: str, **settings: Any) -> Client:
     name = parse_model(model)
     prefix = next((prefix for prefix in _REMOTE if name.value.startswith(prefix)), None)
     if name.kind != "remote" or prefix is None:
+        if replayed() is not None:
+            shared = ("policy", "log", "budget", *(field.name for field in fields(Policy)))
+            kept = {key: value for key, value in settings.items() if key in shared}
+            return _made("mindset.llm.replaying", "StandIn", model, kept)
         return _made("mindset.llm.local", "LocalClient", model, settings)
     module, kind = _REMOTE[prefix]
     what: object = name.value

@@ -18,7 +18,7 @@ from mindset.llm.client import Client
 from mindset.llm.player import Player, replaying
 from mindset.llm.policy import Policy
 
-__all__ = ["ReplayClient", "replaying"]
+__all__ = ["ReplayClient", "StandIn", "replaying"]
 
 
 class ReplayClient(Client):
@@ -43,4 +43,16 @@ class ReplayClient(Client):
     @property
     def capabilities(self) -> Capabilities:
         """All: what was not recorded is refused when it is asked for."""
+        return Capabilities(**{field.name: True for field in fields(Capabilities)})
+
+
+class StandIn(Client):
+    """In a replay, the place of a model that would be computed here: nothing of it, nor torch, is loaded."""
+
+    kind: ClassVar[str] = "local"
+    remote: ClassVar[bool] = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All: the run answers, or refuses."""
         return Capabilities(**{field.name: True for field in fields(Capabilities)})
