@@ -21,7 +21,7 @@ from benchmarks.serving_load import load
 from benchmarks.serving_log import killed, logging_seconds, replayed, search_seconds
 from benchmarks.serving_peers import Pace, ask_together, our_server, their_server
 from benchmarks.serving_ways import three_ways
-from benchmarks.timing import scratch
+from benchmarks.timing import missing, scratch
 from mindset.graft.sources import load_teacher, load_tokenizer
 from mindset.places import models_dir
 
@@ -162,6 +162,8 @@ def _robust(bench: Bench) -> None:
 
 
 def _throughput(bench: Bench) -> None:
+    if missing("fastapi"):  # what `transformers serve` needs
+        return
     new, rounds = (8, 1) if bench.quick else (48, 3)
     kept: dict[str, Any] = {}
 

@@ -27,8 +27,7 @@ from mindset.graft.mounting import mount, unmount, without_overlays
 from mindset.graft.sources import load_teacher
 from mindset.store.edit import NewShard
 from mindset.store.memory import Memory
-from mindset.store.records import check_names
-from mindset.store.shard_info import OWN_SHARDS
+from mindset.store.overlays import check_overlay_name
 from mindset.store.slots import Citation, NewSlot
 from mindset.store.store import Incoming, IncomingSlots
 
@@ -146,9 +145,7 @@ def learn_corpus_into(
 
 
 def _refuse(memory: Memory, overlay: str) -> None:
-    if overlay in OWN_SHARDS:
-        raise UsageError(f"an overlay cannot be called {overlay!r}; these are a bank's own slots")
-    check_names(overlay, ())
+    check_overlay_name(overlay)
     if any(info.name == overlay for info in memory.store.shards()):
         raise UsageError(
             f"there is an overlay {overlay!r} already; a text is learned into a new one: give --overlay NAME"

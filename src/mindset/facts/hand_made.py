@@ -26,8 +26,8 @@ from mindset.graft.mounting import mount
 from mindset.graft.sources import load_teacher
 from mindset.store.edit import NewShard
 from mindset.store.memory import Memory
-from mindset.store.records import check_names
-from mindset.store.shard_info import OWN_SHARDS, RADIUS, ShardInfo
+from mindset.store.overlays import check_overlay_name
+from mindset.store.shard_info import RADIUS, ShardInfo
 from mindset.store.slots import Citation, NewSlot
 from mindset.store.store import Incoming, IncomingSlots
 
@@ -97,9 +97,7 @@ def insert_slot_into(
     layer: int | None = None,
 ) -> Inserted:
     """As `insert_slot`, with the folder's memory open and its model loaded, which has the slot afterwards."""
-    if overlay in OWN_SHARDS:
-        raise UsageError(f"an overlay cannot be called {overlay!r}; these are a bank's own slots")
-    check_names(overlay, ())
+    check_overlay_name(overlay)
     bank = _bank(model, layer)
     shard = _shard(memory, overlay, bank)
     ids = torch.tensor([tokenizer(wish.prompt, add_special_tokens=False)["input_ids"]], device=model.device)

@@ -29,9 +29,9 @@ from mindset.graft.mounting import mount, without_overlays
 from mindset.graft.sources import load_teacher
 from mindset.store.edit import NewShard
 from mindset.store.memory import Memory
-from mindset.store.records import check_names
+from mindset.store.overlays import check_overlay_name
 from mindset.store.scan import Where, scan
-from mindset.store.shard_info import OWN_SHARDS, RADIUS, ShardInfo
+from mindset.store.shard_info import RADIUS, ShardInfo
 from mindset.store.slots import Citation, NewSlot, SlotRecord
 from mindset.store.store import Incoming, IncomingSlots
 
@@ -105,9 +105,7 @@ def learn_into(
     settings: WriteSettings | None = None,
 ) -> Learned:
     """As `learn`, with the folder's memory open and its model loaded; the model knows the facts afterwards."""
-    if overlay in OWN_SHARDS:
-        raise UsageError(f"an overlay cannot be called {overlay!r}; these are a bank's own slots")
-    check_names(overlay, ())
+    check_overlay_name(overlay)
     layers = fact_layers(model, layer)
     _refuse_other_slots(memory, overlay, layers)
     settings = settings or WriteSettings()

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindset.errors import MissingError
+from mindset.errors import MissingError, UsageError
 from mindset.store.ledger import Ledger
+from mindset.store.records import check_names
 from mindset.store.scan import counts
-from mindset.store.shard_info import ShardInfo
+from mindset.store.shard_info import OWN_SHARDS, ShardInfo
 
-__all__ = ["MOUNTING", "Mounting", "Overlay", "find_overlay", "list_overlays"]
+__all__ = ["MOUNTING", "Mounting", "Overlay", "check_overlay_name", "find_overlay", "list_overlays"]
 
 MOUNTING = "overlay"
 """The kind that mountings have in the history."""
@@ -31,6 +32,13 @@ class Overlay:
     """Layers that it has slots in."""
     slots: int
     """Living slots in all of them."""
+
+
+def check_overlay_name(name: str) -> None:
+    """Refuse what no overlay can be called."""
+    if name in OWN_SHARDS:
+        raise UsageError(f"an overlay cannot be called {name!r}; these are a bank's own slots")
+    check_names(name, ())
 
 
 def list_overlays(ledger: Ledger) -> list[Overlay]:
