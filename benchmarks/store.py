@@ -10,6 +10,7 @@ from benchmarks.rows import open_bench
 from benchmarks.store_decoding import decoding_rows
 from benchmarks.store_disk import disk_rows
 from benchmarks.store_kill import kill_rows
+from benchmarks.store_ram import ram_rows
 from benchmarks.store_recall import recall_rows
 from benchmarks.store_scale import scale_rows
 from benchmarks.store_scale_out import scale_out_rows
@@ -26,6 +27,7 @@ def main() -> None:
     recall_rows(bench)
     scale_rows(bench)
     decoding_rows(bench)
+    ram_rows(bench)
 
 
 if __name__ == "__main__":

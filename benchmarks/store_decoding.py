@@ -36,7 +36,7 @@ from mindset.store.search import ShardSearch
 from mindset.store.shard_index import ShardIndex
 from mindset.store.slab_store import SlabStore
 
-__all__ = ["decoding_rows"]
+__all__ = ["CANDIDATES", "FEW", "NOISE", "K", "chosen_index", "decoding_rows", "student"]
 
 K, CANDIDATES, FEW, NOISE = 32, 96, 10_000, 0.3
 
@@ -56,11 +56,14 @@ def decoding_rows(bench: Bench) -> None:
     def measure() -> Measured:
         tokens = own_samples(teacher.model, rows=8 if bench.quick else 16, length=160, seed=bench.seed)
         with scratch() as folder:
-            few = _student(teacher, tokens, folder / "few", FEW, bench.seed)
-            large = _student(teacher, tokens, folder / "many", many, bench.seed)
+            few = student(teacher, tokens, folder / "few", FEW, bench.seed)
+            large = student(teacher, tokens, folder / "many", many, bench.seed)
             with SlabStore(folder / "many") as store:
                 told: dict[str, Any] = {}
-                proposers = {layer: _proposer(store, large, tokens, layer, told) for layer in banks(large)}
+                proposers = {
+                    layer: IndexProposer(chosen_index(store, large, tokens, layer, told), 1)
+                    for layer in banks(large)
+                }
                 for bank in banks(large).values():
                     bank.shards["base"].value_norm()  # type: ignore[index,union-attr,operator]
                 _give_back(store)
@@ -78,7 +81,7 @@ def decoding_rows(bench: Bench) -> None:
               settings=settings, bar=">= 0.5")  # fmt: skip
 
 
-def _student(teacher: Any, tokens: torch.Tensor, folder: Path, n: int, seed: int) -> Any:
+def student(teacher: Any, tokens: torch.Tensor, folder: Path, n: int, seed: int) -> Any:
     """A model whose banks map `n` slots each in `folder`."""
     model = build_student(
         teacher.model, ConversionPlan(k=K, propose="score", candidates=CANDIDATES), calibration=tokens
@@ -124,9 +127,10 @@ def _repeated(rows: torch.Tensor, n: int) -> torch.Tensor:
     return rows.repeat(times, *([1] * (rows.ndim - 1)))[:n].contiguous()
 
 
-def _proposer(
+def chosen_index(
     store: SlabStore, model: Any, tokens: torch.Tensor, layer: int, told: dict[str, Any]
-) -> IndexProposer:
+) -> ShardIndex:
+    """Lists of recorded queries, and in `told` what the nearest of them finds."""
     queries = recorded_queries(model, tokens, [layer])[layer]
     train, judge = queries[:-128], queries[-128:]
     search = ShardSearch(store, layer, "base", torch_searcher)
@@ -140,7 +144,7 @@ def _proposer(
     told[f"recall@{K} in layer {layer}"] = float(
         np.mean([np.isin(true, some).mean() for true, some in zip(truth, named, strict=True)])
     )
-    return IndexProposer(index, 1)
+    return index
 
 
 def _give_back(store: SlabStore) -> None:

@@ -10,6 +10,7 @@ from mindset.cli import failures, options, render
 from mindset.graft.runtime import Runtime
 
 if TYPE_CHECKING:
+    from mindset.llm.local import LocalClient
     from mindset.llm.request import Options
 
 __all__ = ["generate"]
@@ -28,6 +29,7 @@ __all__ = ["generate"]
     metavar="T",
     help="0 takes the likeliest token.  [0]",
 )
+@options.ram_option
 @options.count_option
 @options.runtime_options
 @options.json_option
@@ -37,11 +39,15 @@ def generate(
     prompt: str,
     max_tokens: int,
     temperature: float,
+    ram: int | None,
     count: bool,
     runtime: Runtime,
     as_json: bool,
 ) -> None:
     """Continue PROMPT as raw text, token by token.
+
+    With --ram the slots of DIR stay in its files, and no more than SIZE of them is in RAM at a time (Linux); where
+    `mindset memory index` chose an index, it names the slots that are looked at.
 
     \b
     Example:
@@ -50,24 +56,27 @@ def generate(
     import asyncio
 
     from mindset.calls.runs import run
+    from mindset.llm.local import LocalClient
     from mindset.llm.request import Options
 
     told = Options(max_tokens=max_tokens, temperature=temperature, seed=runtime.seed)
     with runtime.active(), run("generate"):
-        asyncio.run(_continue(model, prompt, told, runtime=runtime, count=count, as_json=as_json))
+        client = LocalClient(
+            model,
+            dtype=runtime.torch_dtype,
+            device=runtime.device,
+            threads=runtime.threads,
+            count=count,
+            ram=ram,
+        )
+        asyncio.run(_continue(client, prompt, told, as_json=as_json))
 
 
-async def _continue(
-    model: str, prompt: str, told: Options, *, runtime: Runtime, count: bool, as_json: bool
-) -> None:
+async def _continue(client: LocalClient, prompt: str, told: Options, *, as_json: bool) -> None:
     """Tell the text as it comes, or all of it as JSON."""
     from mindset.llm.events import Started, TextPiece
-    from mindset.llm.local import LocalClient
     from mindset.llm.request import Request
 
-    client = LocalClient(
-        model, dtype=runtime.torch_dtype, device=runtime.device, threads=runtime.threads, count=count
-    )
     async with client, client.complete(Request(prompt=prompt, options=told)) as stream:
         if as_json:
             render.print_json({"prompt": prompt, "text": (await stream.answer()).text})

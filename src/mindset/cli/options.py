@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import click
 
@@ -27,6 +27,7 @@ __all__ = [
     "memory_place",
     "model_folder",
     "out_option",
+    "ram_option",
     "runtime_options",
 ]
 
@@ -70,6 +71,32 @@ class SlotCount(click.ParamType[int | None]):
         return int(text)
 
 
+class Size(click.ParamType[int]):
+    """Bytes, as people write them: 500MB, 2GB, 1.5GiB."""
+
+    name = "SIZE"
+    units: ClassVar[dict[str, int]] = {
+        "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
+    }  # fmt: skip
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """As it is to be typed."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """In bytes, one at least."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
+        if (
+            found is None
+            or found[2] not in self.units
+            or not (size := int(float(found[1]) * self.units[found[2]]))
+        ):
+            self.fail(f"{value!r} is no size; give one such as 500MB, 2GB or 1.5GiB", param, ctx)
+        return size
+
+
 K = SlotCount()
 PROPOSE = Grammar("all|score|proxy:R", r"all|score|proxy:[1-9]\d*", "proxy:96")
 SKIP = Grammar("none|affine|lowrank:R", r"none|affine|lowrank:[1-9]\d*", "lowrank:16")
@@ -107,6 +134,13 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def count_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--count`."""
     return click.option("--count", is_flag=True, help="Count which slots are read, in the folder.")(command)
+
+
+def ram_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--ram`."""
+    return click.option(
+        "--ram", type=Size(), metavar="SIZE", help="RAM for a memory's slots.  [all of them]"
+    )(command)
 
 
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:

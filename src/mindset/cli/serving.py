@@ -66,6 +66,7 @@ def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--queue", type=click.IntRange(min=1), default=64, metavar="N",
     help="Requests at once, waiting ones too.  [64]",
 )  # fmt: skip
+@options.ram_option
 @loading_options
 @click.option(
     "--seed", type=click.IntRange(min=0), metavar="N", help="For requests that name none.  [each a new one]"
@@ -82,6 +83,7 @@ def serve(
     names: tuple[str, ...],
     origins: tuple[str, ...],
     queue: int,
+    ram: int | None,
     runtime: Runtime,
     seed: int | None,
     as_json: bool,
@@ -118,7 +120,7 @@ def serve(
     doors = Doors(host, http, grpc if isinstance(grpc, int) else None, socket, path)
     token = read_token(file=token_file)
     server = Server(
-        open_client(model, attempts=1, **_settings(model, runtime, queue)),
+        open_client(model, attempts=1, **_settings(model, runtime, queue, ram)),
         doors,
         token=token,
         origins=origins,
@@ -160,7 +162,7 @@ def _memory(model: str) -> Path | None:
     return Path(name.value) if there else None
 
 
-def _settings(model: str, runtime: Runtime, queue: int) -> dict[str, Any]:
+def _settings(model: str, runtime: Runtime, queue: int, ram: int | None) -> dict[str, Any]:
     """What a model that is loaded here is opened with; others have nothing to do with it."""
     from mindset.errors import UsageError
     from mindset.graft.sources import parse_model
@@ -171,7 +173,8 @@ def _settings(model: str, runtime: Runtime, queue: int) -> dict[str, Any]:
             "dtype": runtime.torch_dtype,
             "threads": runtime.threads,
             "queue": queue,
+            "ram": ram,
         }
-    if runtime != Runtime():
-        raise UsageError(f"{model} is not loaded here: leave --device, --dtype and --threads alone")
+    if runtime != Runtime() or ram is not None:
+        raise UsageError(f"{model} is not loaded here: leave --device, --dtype, --threads and --ram alone")
     return {}

@@ -189,6 +189,8 @@ class MirrorBank(Bank):
     modulator_rms: Tensor
     named_by: Callable[[Tensor, int], Tensor] | None
     """Who names the candidates of a few tokens in the proposer's place: see `indexed`."""
+    reader: Callable[[MirrorBank, Tensor], Tensor] | None
+    """Who reads in the bank's place, where its rows must not all come into RAM: see `bounded`."""
 
     def __init__(
         self,
@@ -218,7 +220,7 @@ class MirrorBank(Bank):
                 if self.propose.kind == "proxy"
             }
         )
-        self.named_by = None
+        self.named_by = self.reader = None
         self._one_token = OneTokenReader()
         self.set_k(k)
 
@@ -258,13 +260,17 @@ class MirrorBank(Bank):
         k, spec = self.k, self.propose
         if k is None or self.muted or self.training or self.recorder is not None or not self.gather_limit:
             return None
-        if self.named_by is not None:
+        if self.named_by is not None or self.reader is not None:
             return None
         return self._one_token.read(x, spec, k, self._rows, self.reads)
 
     def read(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
-        few = x.shape[0] <= self.gather_limit and self.recorder is None and not self.training
-        out = self._read_few(x) if few and self.k is not None else self.read_masked(x)
+        watched = self.recorder is not None or self.training
+        if self.reader is not None and not watched:
+            out = self.reader(self, x)
+        else:
+            few = x.shape[0] <= self.gather_limit and not watched
+            out = self._read_few(x) if few and self.k is not None else self.read_masked(x)
         return out if self.bias is None else out + self.bias
 
     # ---- many tokens: masked products -------------------------------------------------------------------
@@ -280,7 +286,9 @@ class MirrorBank(Bank):
         read = weights if mask is None else weights * mask
         self._count(read)
         pieces = read.split([shard.n_slots for shard in self._shards()], dim=-1)
-        out = sum(piece @ shard.value for piece, shard in zip(pieces, self._shards(), strict=True))
+        out = sum(
+            shard.combine(piece, shard.value) for piece, shard in zip(pieces, self._shards(), strict=True)
+        )
         out = cast(Tensor, out)
         if self.recorder is not None:
             self._tell(x, read[:, None, :], out if self.bias is None else out + self.bias)

@@ -61,7 +61,8 @@ class FewRows:
     def __init__(self, model: nn.Module) -> None:
         self.active = True
         self._linear = [module for module in model.modules() if type(module) is nn.Linear]
-        self._shards = [module for module in model.modules() if isinstance(module, Shard)]
+        shards = [module for module in model.modules() if isinstance(module, Shard)]
+        self._shards = [shard for shard in shards if shard.multiply is F.linear]
         if _loops() is None or any("forward" in vars(module) for module in self._linear):
             self._linear, self._shards = [], []
         for module in self._linear:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mindset.errors import DiskFullError, FormatError, ModelFolderError, UsageError, WeightsError
 from mindset.graft import plain
+from mindset.graft.bounded import bound
 from mindset.graft.edited import Edited, edited, fit_buffers, grow
 from mindset.graft.hf_classes import FOLDER_VERSION, MindsetConfig, base_config, register
 from mindset.graft.model import MindsetModel, banks, model_class
@@ -42,7 +43,7 @@ __all__ = ["load", "naming_a_full_disk", "save"]
 _UNFINISHED = ".writing-"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FIELDS = ("modulator", "value")
-"""What may stay on disk; every key is read for every token and stays in RAM."""
+"""What stays on disk; every key is read for every token and stays in RAM unless that is bounded."""
 
 
 def save(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -149,16 +150,19 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
     slots: Literal["ram", "disk"] = "ram",
+    ram: int | None = None,
     overlays: bool = True,
     **kwargs: Any,
 ) -> PreTrainedModel:
     """Open a mindset folder as a causal LM in eval mode, with the overlays that are mounted unless `overlays` is off.
 
     `dtype` None keeps what was saved. `slots="disk"` maps modulators and values read-only instead of loading them; such
-    a model cannot be trained or moved to another dtype or device.
+    a model cannot be trained or moved to another dtype or device. `ram` does so with keys too, and lets no more than so
+    many bytes of the memory be in RAM at a time (`bounded`; Linux).
     """
     folder = Path(folder)
     config = _read_config(folder)
+    slots = slots if ram is None else "disk"
     if slots == "disk" and (dtype is not None or torch.device(device).type != "cpu"):
         raise UsageError(
             "slots on disk are read as they were saved, on the CPU: leave dtype and device alone"
@@ -193,9 +197,11 @@ def load(
     model.source = config.source
     _generation_config(folder, model)
     if slots == "disk":
-        _map_slots(model, memory, changed)
+        _map_slots(model, memory, changed, _DISK_FIELDS if ram is None else FIELDS)
     elif "device_map" not in kwargs:
         model.to(device)
+    if ram is not None:
+        bound(model, memory, ram)
     if overlays:
         mount_all(model, memory)
     return cast("PreTrainedModel", model.eval())
@@ -285,13 +291,15 @@ def _generation_config(folder: Path, model: Any) -> None:
         model.generation_config = GenerationConfig.from_pretrained(folder)
 
 
-def _map_slots(model: Any, memory: MemoryDir, changed: dict[tuple[int, str], Edited]) -> None:
+def _map_slots(
+    model: Any, memory: MemoryDir, changed: dict[tuple[int, str], Edited], fields: Sequence[str]
+) -> None:
     """Map what is as it was saved; an edited shard stays in RAM."""
     for record in memory.banks():
         shards = cast(nn.ModuleDict, banks(model)[record.layer].shards)
         for shard in record.shards:
             if (record.layer, shard.name) in changed:
                 continue
-            for field in set(_DISK_FIELDS) & set(shard.fields):
+            for field in set(fields) & set(shard.fields):
                 mapped = _tensor(memory.array(record.layer, shard.name, field), shard.fields[field].dtype)
                 setattr(shards[shard.name], field, nn.Parameter(mapped, requires_grad=False))

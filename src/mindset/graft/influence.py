@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mindset.graft.bank import Bank, MirrorBank
+from mindset.graft.shard import Shard
 
 __all__ = ["located", "residual_norms", "residual_values"]
 
@@ -29,6 +30,9 @@ def residual_values(bank: Bank) -> Float[Tensor, "n_heads n_slots d_model"]:
 
 def residual_norms(bank: Bank) -> Float[Tensor, "n_heads n_slots"]:
     """What an absolute weight is multiplied by to give the influence of its slot."""
+    if isinstance(bank, MirrorBank):  # which keeps them, and need not have its values in RAM
+        norms = [cast(Shard, shard).value_norm() for shard in bank.shards.values()]
+        return torch.cat(norms).float()[None]
     return cast(Tensor, residual_values(bank).float().norm(dim=-1))
 
 

@@ -53,7 +53,9 @@ class Shard(nn.Module):
         self.activation = activation
         self.rule = rule
         self.multiply: Callable[..., Tensor] = F.linear
-        """Who multiplies the rows that are scored: see `few_rows`."""
+        """Who multiplies the rows that are scored: see `few_rows` and `bounded`."""
+        self.combine: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+        """Who sums values by their weights: see `bounded`."""
         self._norm: tuple[tuple[int, int], Tensor] | None = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Shard:
@@ -110,6 +112,10 @@ class Shard(nn.Module):
         if self._norm is None or self._norm[0] != stamp:
             self._norm = (stamp, value.detach().norm(dim=-1))
         return self._norm[1]
+
+    def keep_norm(self, norm: Float[Tensor, " n_slots"]) -> None:
+        """Take the length of every value from somebody who has measured it."""
+        self._norm = ((self.value._version, self.value.data_ptr()), norm)  # noqa: SLF001
 
 
 def _dots(

@@ -119,13 +119,19 @@ def load_teacher(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    ram: int | None = None,
     progress: Progress | None = None,
 ) -> Loaded:
-    """Load what MODEL names in `dtype` (None: float32), fetching it first where it is not here yet."""
+    """Load what MODEL names in `dtype` (None: float32), fetching it first where it is not here yet.
+
+    `ram`: bytes of its memory that may be in RAM at a time; then it computes in the dtype that it was saved in.
+    """
     import torch
 
     name = refuse_remote(parse_model(model))
     where = _device(device)
+    if ram is not None:
+        return _load_bounded(name, ram, dtype, where)
     dtype = dtype or torch.float32
     if name.kind == "gguf":
         loaded = _load_gguf(Path(name.value), dtype)
@@ -140,6 +146,17 @@ def load_teacher(
     module.to(where)
     module.eval()
     return loaded
+
+
+def _load_bounded(name: ModelName, ram: int, dtype: torch.dtype | None, where: torch.device) -> Loaded:
+    folder = Path(name.value)
+    if name.kind != "folder" or not (folder / "memory").is_dir():
+        raise UsageError(
+            f"{name.value} has no memory whose RAM could be limited; give a folder made by convert"
+        )
+    from mindset.graft.folder import load
+
+    return _described(load(folder, ram=ram, dtype=dtype, device=where), folder, folder.resolve().name)
 
 
 def locate(name: ModelName, *, progress: Progress | None = None) -> Path:
@@ -212,6 +229,10 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> Loaded:
         model = mindset_folder.load(folder, dtype=dtype)
     else:
         model, notes = plain.read_model(folder, dtype=dtype)
+    return _described(model, folder, name, notes)
+
+
+def _described(model: PreTrainedModel, folder: Path, name: str, notes: tuple[str, ...] = ()) -> Loaded:
     source = packaged.read_source(folder)
     origin = (str(source["note"]),) if "note" in source else ()
     file_bytes = source.get("file_bytes") or plain.weights_bytes(folder)

@@ -61,13 +61,17 @@ class LocalClient(Client):
         count: bool = False,
         batch: BatchSettings | None = None,
         queue: int = 64,
+        ram: int | None = None,
         policy: Policy | None = None,
         log: CallLog | None = None,
         budget: Budget | None = None,
     ) -> None:
-        """`count`: count what is read in the model's folder; `queue`: requests that may wait beside those that run."""
+        """`count`: count what is read in the model's folder; `queue`: requests that may wait beside those that run.
+
+        `ram`: bytes of the model's memory that may be in RAM at a time; None: all of it is loaded.
+        """
         super().__init__(model, policy=policy, log=log, budget=budget)
-        self._wanted = Wanted(model, dtype, device, threads, count, batch or BatchSettings(), queue)
+        self._wanted = Wanted(model, dtype, device, threads, count, batch or BatchSettings(), queue, ram)
         self._opening = threading.Lock()
         self._held: Held | None = None
 

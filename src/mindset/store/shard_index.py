@@ -137,6 +137,14 @@ class ShardIndex:
         """Whether so much has changed that centroids should be trained anew."""
         return self.changed > REBUILD_SHARE * max(1, self.search_exactly.count)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in RAM: what is listed, and who every row was."""
+        hot = 0 if self._hot_entries is None else self._hot_entries.nbytes
+        search = self.search_exactly
+        known = sum(one.nbytes for one in (self.slots, self.crcs, search.slot_of_row, search.crc_of_row))
+        return len(self.ivf) * (4 * len(self.ivf.moments.square) + 8) + hot + known
+
     def heat(self, rows: Int64[np.ndarray, " hot"]) -> None:
         """Look at these living rows for every query from now on, and at those that were hot before as at the others."""
         self._list(np.setdiff1d(self.hot, rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Wanted:
     """Whether reads are counted in the model's folder."""
     batch: BatchSettings = field(default_factory=BatchSettings)
     queue: int = 64
+    ram: int | None = None
+    """Bytes of its memory that may be in RAM at a time; None: all of it is loaded."""
 
 
 @dataclass(eq=False)
@@ -71,7 +73,7 @@ def open_engine(wanted: Wanted) -> Held:
         known: str | None = content_hash(path)
     except (OSError, MindsetError):  # loading says better what is wrong with it
         known = None
-    key = (path, known, wanted.dtype, wanted.device, wanted.threads, wanted.count, wanted.batch, wanted.queue)
+    key = (path, known, replace(wanted, model=""))
     with _registry:
         place = _places.setdefault(key, _Place())
     with place.lock:
@@ -95,7 +97,7 @@ def leave(held: Held) -> None:
 
 
 def _load(wanted: Wanted, known: str | None) -> Held:
-    loaded = load_teacher(wanted.model, dtype=wanted.dtype, device=wanted.device)
+    loaded = load_teacher(wanted.model, dtype=wanted.dtype, device=wanted.device, ram=wanted.ram)
     folder = loaded.path if loaded.path is not None and loaded.path.is_dir() else None
     memory = folder / "memory" if folder is not None and (folder / "memory").is_dir() else None
     engine = Engine(
