@@ -66,6 +66,9 @@ def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--queue", type=click.IntRange(min=1), default=64, metavar="N",
     help="Requests at once, waiting ones too.  [64]",
 )  # fmt: skip
+@click.option(
+    "--cache", type=options.Size(), metavar="SIZE", help="RAM for the caches of texts under way.  [4GiB]"
+)
 @options.ram_option
 @loading_options
 @click.option(
@@ -83,6 +86,7 @@ def serve(
     names: tuple[str, ...],
     origins: tuple[str, ...],
     queue: int,
+    cache: int | None,
     ram: int | None,
     runtime: Runtime,
     seed: int | None,
@@ -120,7 +124,7 @@ def serve(
     doors = Doors(host, http, grpc if isinstance(grpc, int) else None, socket, path)
     token = read_token(file=token_file)
     server = Server(
-        open_client(model, attempts=1, **_settings(model, runtime, queue, ram)),
+        open_client(model, attempts=1, **_settings(model, runtime, queue, ram, cache)),
         doors,
         token=token,
         origins=origins,
@@ -162,10 +166,11 @@ def _memory(model: str) -> Path | None:
     return Path(name.value) if there else None
 
 
-def _settings(model: str, runtime: Runtime, queue: int, ram: int | None) -> dict[str, Any]:
+def _settings(model: str, runtime: Runtime, queue: int, ram: int | None, cache: int | None) -> dict[str, Any]:
     """What a model that is loaded here is opened with; others have nothing to do with it."""
     from mindset.errors import UsageError
     from mindset.graft.sources import parse_model
+    from mindset.llm.engine.batch import BatchSettings
 
     if parse_model(model).kind != "remote":
         return {
@@ -174,7 +179,10 @@ def _settings(model: str, runtime: Runtime, queue: int, ram: int | None) -> dict
             "threads": runtime.threads,
             "queue": queue,
             "ram": ram,
+            "batch": BatchSettings() if cache is None else BatchSettings(cache_bytes=cache),
         }
-    if runtime != Runtime() or ram is not None:
-        raise UsageError(f"{model} is not loaded here: leave --device, --dtype, --threads and --ram alone")
+    if runtime != Runtime() or ram is not None or cache is not None:
+        raise UsageError(
+            f"{model} is not loaded here: leave --device, --dtype, --threads, --ram and --cache alone"
+        )
     return {}

@@ -81,6 +81,7 @@ def test_any_schedule_gives_each_what_it_says_alone(data: st.DataObject) -> None
         piece=data.draw(st.integers(1, 6)),
         lone_piece=data.draw(st.integers(4, 30)),
         prefix_bytes=data.draw(st.sampled_from([0, 1 << 20])),
+        cache_bytes=data.draw(st.sampled_from([1, 40_000, 90_000, 1 << 30])),
     )
     asked: list[Asked] = []
     cancelled: list[Asked] = []
@@ -104,6 +105,23 @@ def test_any_schedule_gives_each_what_it_says_alone(data: st.DataObject) -> None
         assert spelled(alone(model, one.ids, one.options)).startswith(one.told.text)
         assert isinstance(one.told.last, Finished)
     assert batch.running == 0
+
+
+def test_where_ram_is_short_the_latest_wait_and_all_say_what_they_say_alone() -> None:
+    model = MODELS["llama"]
+    room = 3 * 128 * 2 * 2 * 8 * 4  # what three texts of the whole context take in two layers
+    batch = batch_of(model, rows=8, cache_bytes=room, prefix_bytes=0)
+    asked = [Asked.of([5 + n, 7], max_tokens=100, seed=n).add(batch) for n in range(8)]
+    together, most = [], 0
+    while batch.step():
+        together.append(batch.running)
+        if batch.running > 1:
+            most = max(most, batch.cache_nbytes)
+        assert asked[0].row.over or asked[0].row not in batch.waiting, "the first never waits again"
+    assert [one.told.text for one in asked] == [spelled(alone(model, one.ids, one.options)) for one in asked]
+    assert most <= 1.5 * room, "a step may go beyond; the next one makes room"
+    assert max(together) > min(together[:20]), "some waited again"
+    assert all(isinstance(one.told.last, Finished) and not one.told.last.usage.cached_tokens for one in asked)
 
 
 def test_one_alone_takes_the_steps_of_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:

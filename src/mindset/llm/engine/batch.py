@@ -9,6 +9,7 @@ Invariant: what a text says does not depend on who runs beside it, to rounding; 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ __all__ = ["Batch", "BatchSettings"]
 
 READERS = 4
 """Long prompts that are read by turns."""
+SHARE_TO_FILL = 0.75
+"""Share of the caches' RAM up to which texts are let in: those that run grow."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class BatchSettings:
     """The same where none runs."""
     prefix_bytes: int = 256 << 20
     """RAM for the caches of texts that are over; 0: none is kept."""
+    cache_bytes: int = 4 << 30
+    """RAM for the caches of texts under way; where it is short the latest texts wait. One text may have more."""
 
 
 @dataclass(eq=False)
@@ -77,11 +82,19 @@ class Batch:
         """Whose prompts are being read, the next one first."""
         self._groups: list[_Group] = []
         """Who runs."""
+        self._turns = itertools.count()
+        self._column_bytes = 0
+        """Of one token of one text; 0 until one was read."""
 
     @property
     def running(self) -> int:
         """Texts that are being read or continued."""
         return sum(len(group.rows) for group in [*self._reading, *self._groups])
+
+    @property
+    def cache_nbytes(self) -> int:
+        """RAM that the caches of texts under way take."""
+        return sum(group.columns.nbytes for group in [*self._reading, *self._groups])
 
     def close(self) -> None:
         """Leave the model as it was."""
@@ -95,6 +108,7 @@ class Batch:
     def step(self) -> bool:
         """One token for every text that runs, and a piece of what waits; whether there is more to do."""
         self._let_go()
+        self._make_room()
         if (group := self._next_to_read()) is not None:
             self._reading.append(group)
         if self._reading:
@@ -126,15 +140,30 @@ class Batch:
         self._reading = [group for group in self._reading if group.rows]
         self._groups = [group for group in self._groups if group.rows]
 
+    def _make_room(self) -> None:
+        """Let the latest texts wait again, to be read anew, while caches take more than they may."""
+        while self.cache_nbytes > self.settings.cache_bytes and self.running > 1:
+            groups = [*self._reading, *self._groups]
+            group = max(groups, key=lambda group: max(row.turn for row in group.rows))
+            place = max(range(len(group.rows)), key=lambda place: group.rows[place].turn)
+            self.waiting.appendleft(group.rows[place])
+            self._take_out(group, place)
+            group.columns.shrink()
+            self._reading = [group for group in self._reading if group.rows]
+            self._groups = [group for group in self._groups if group.rows]
+
+    def _take_out(self, group: _Group, place: int) -> None:
+        group.columns.drop(place)
+        _fill_gap(group.rows, place)
+        _fill_gap(group.unread, place)
+
     def _drop_over(self, group: _Group) -> None:
         left = False
         for place in reversed(range(len(group.rows))):
             row = group.rows[place]
             if row.over:
                 self._keep(group, place)
-                group.columns.drop(place)
-                _fill_gap(group.rows, place)
-                _fill_gap(group.unread, place)
+                self._take_out(group, place)
                 left = True
         if left and group.rows and not group.unread:
             self._merge(group)
@@ -165,7 +194,9 @@ class Batch:
             return None
         if any(len(group.unread[0]) <= self._piece() for group in self._reading):
             return None
-        first = self.waiting.popleft()
+        if self.running and not self._fits(len(self.waiting[0].ids)):
+            return None
+        first = self._admitted()
         known = self.prefixes.find(first.ids)
         if known is not None:
             return self._resumed(first, known)
@@ -178,8 +209,23 @@ class Batch:
     def _resumed(self, row: Row, known: Kept) -> _Group:
         columns = self._passes.columns(())
         columns.put(known)
-        row.cached = len(known.ids)
-        return _Group(columns, [row], [row.ids[row.cached :]])
+        if not row.said:
+            row.cached = len(known.ids)
+        return _Group(columns, [row], [row.ids[len(known.ids) :]])
+
+    def _admitted(self) -> Row:
+        """The first that waits, whose turn it is now; who waits again keeps it."""
+        row = self.waiting.popleft()
+        row.turn = next(self._turns) if row.turn < 0 else row.turn
+        return row
+
+    def _fits(self, tokens: int) -> bool:
+        """Whether there is RAM for a text of so many tokens."""
+        self._column_bytes = max(
+            [self._column_bytes, *(group.columns.column_bytes for group in [*self._reading, *self._groups])]
+        )
+        more = tokens * self._column_bytes
+        return self.cache_nbytes + more <= SHARE_TO_FILL * self.settings.cache_bytes
 
     def _alike(self, length: int, room: int) -> list[Row]:
         """More that wait, none of them more than twice as long as another, as many as a piece holds."""
@@ -190,9 +236,9 @@ class Batch:
             low, high = min(low, own), max(high, own)
             if high > 2 * low or high * (len(rows) + 2) > piece:
                 break
-            if self.prefixes.find(self.waiting[0].ids) is not None:
+            if self.prefixes.find(self.waiting[0].ids) is not None or not self._fits(high * (len(rows) + 2)):
                 break
-            rows.append(self.waiting.popleft())
+            rows.append(self._admitted())
         return rows
 
     def _piece(self) -> int:

@@ -27,6 +27,8 @@ __all__ = ["Columns", "Kept", "can_share"]
 
 SLACK = 64
 """Columns of room beyond those that are asked for."""
+MOST_SPARE = 512
+"""Columns by which a room is made larger at most, beyond that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,11 @@ class Columns:
         """Bytes of one column of one row; 0 before anything was read."""
         return sum(layer.column_bytes for layer in self._layers)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in RAM, room that is not filled included."""
+        return sum(layer.nbytes for layer in self._layers)
+
     # ---- what a pass is given -----------------------------------------------------------------------------------
     def mask(self, new: int) -> Int[Tensor, "rows columns"] | None:
         """Ones where there is text, `new` columns from now; None where it is everywhere."""
@@ -140,6 +147,11 @@ class Columns:
         self.pads[row] = self.pads[last]
         self.pads.pop()
         self.trim()
+
+    def shrink(self) -> None:
+        """Give back the room of rows that have left."""
+        for layer in self._layers:
+            layer.shrink()
 
     def trim(self) -> None:
         """Let go of columns that are no row's."""
@@ -243,6 +255,16 @@ class _Layer(DynamicLayer):
         if self._rooms:
             self._show()
 
+    @property
+    def nbytes(self) -> int:
+        return sum(room.numel() * room.element_size() for room in self._rooms)
+
+    def shrink(self) -> None:
+        """Have room for the rows that there are."""
+        if self._rooms and self._rows < self._rooms[0].shape[0]:
+            self._move(self._rows, before=0, behind=0, like=self._rooms)
+            self._show()
+
     def trim(self, columns: int) -> None:
         """Let the first columns go."""
         self._first += columns
@@ -255,13 +277,17 @@ class _Layer(DynamicLayer):
 
     def _reserve(self, like: tuple[Tensor, Tensor], rows: int, *, before: int, behind: int) -> None:
         """See to it that there is room for so many rows, and for columns before and behind those that are filled."""
-        width = self._stop - self._first
         if self._rooms:
             there, columns = self._rooms[0].shape[0], self._rooms[0].shape[2]
             if rows <= there and before <= self._first and self._stop + behind <= columns:
                 return
             rows = rows if rows <= there else max(rows, 2 * there)
-        columns = before + 2 * width + behind + SLACK
+        self._move(rows, before=before, behind=behind, like=like)
+
+    def _move(self, rows: int, *, before: int, behind: int, like: Sequence[Tensor]) -> None:
+        """Move what is filled into a new room."""
+        width = self._stop - self._first
+        columns = before + width + min(width, MOST_SPARE) + behind + SLACK
         filled = self._rooms
         self._rooms = [one.new_zeros(rows, one.shape[1], columns, one.shape[3]) for one in like]
         for new, old in zip(self._rooms, filled, strict=False):

@@ -86,7 +86,8 @@ class Alone:
     def __init__(self) -> None:
         self.cache: Any = None
         self.rows, self.width = 1, 0
-        self.column_bytes = 0
+        self.column_bytes = self.nbytes = 0
+        """Nobody knows."""
 
     def length(self, _: int) -> int:
         """Tokens that were read."""
@@ -115,6 +116,9 @@ class Alone:
     def drop(self, _: int) -> None:
         """The one row leaves."""
         self.rows = 0
+
+    def shrink(self) -> None:
+        """There is no room to give back."""
 
 
 def _contiguous(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -39,6 +39,8 @@ class Row:
         """All its tokens so far; the last one need not have been read."""
         self.cached = 0
         """Of the prompt's, those whose cache was known."""
+        self.turn = -1
+        """When it was let in first, counted over all texts; -1: not yet."""
         self.over = self.failed = False
         self._ends, self._spell = ends, partial(spelled, tokenizer)
         self._room = min(job.options.max_tokens or longest, longest - len(job.ids))
