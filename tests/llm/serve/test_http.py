@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import shutil
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -170,6 +172,23 @@ def test_a_body_that_does_not_come(served: Serve) -> None:
     assert raw(server.urls.http, b"POST /v1/chat") == b""  # let go of, without a word
     assert time.monotonic() - begun < 2
     assert server.desk.taken == 0
+
+
+def test_a_connection_waits_longer_than_clients_do(served: Serve) -> None:
+    """httpx keeps a connection for 5 seconds: a server that closed it then would meet the next request half-way."""
+    patient, brief = served(), served(limits=Limits(idle_seconds=1))
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(closing(http.client.HTTPConnection(one.urls.http.split("/")[2])))
+            for one in (patient, brief)
+        )
+        for one in (first, second):
+            one.request("GET", "/health")
+            assert one.getresponse().read()
+        time.sleep(5.5)
+        first.request("GET", "/health")
+        assert first.getresponse().read()
+        assert second.sock.recv(1) == b"", "let go of"
 
 
 # ---------------------------------------------------------------------------------------------- who may ask

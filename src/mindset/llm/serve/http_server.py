@@ -41,6 +41,7 @@ class HttpServer:
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=limits.connections,
+                timeout_keep_alive=max(1, round(limits.idle_seconds)),
                 timeout_graceful_shutdown=_CLOSING_SECONDS,
             )
         )

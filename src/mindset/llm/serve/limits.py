@@ -35,6 +35,8 @@ class Limits:
     """Open connections over HTTP; a connection that asks for nothing takes no place."""
     header_seconds: float = 30.0
     """How long a new connection may take to ask for something."""
+    idle_seconds: float = 75.0
+    """How long a connection is kept between requests: longer than clients do (5 s mostly), lest one asks as it ends."""
     body_seconds: float = 60.0
     """How long a request may take to come in."""
     send_seconds: float = 60.0
