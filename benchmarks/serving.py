@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import Bench, Measured, open_bench
+from benchmarks.serving_doors import doors
 from benchmarks.serving_engine import equal_answers, prompts_of
 from benchmarks.serving_fuzz import fuzz
 from benchmarks.serving_load import load
@@ -150,6 +151,13 @@ def _robust(bench: Bench) -> None:
         "<= 0",
         sent=count,
     )
+
+    def outside() -> tuple[float, dict[str, Any]]:
+        found = doors()
+        return float(len(found.failures)), {"tries": found.tries, "failures": found.failures[:5]}
+
+    _row(bench, "doors without a token, wrong tokens, tricks with paths, hosts and headers: let through", outside,
+         "of all tries", "<= 0")  # fmt: skip
     askers, seconds = (8, 5.0) if bench.quick else (200, 300.0)
 
     def many() -> tuple[float, dict[str, Any]]:

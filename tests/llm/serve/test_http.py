@@ -226,13 +226,14 @@ def test_tricks_with_headers(echo: str) -> None:
         good + b"X: a\x00b\r\n" + close,
         good + b"Content-Length: 5\r\nContent-Length: 6\r\n" + close,
         good + b"Content-Length: -1\r\n" + close,
+        good + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n" + close + b"0\r\n\r\n",
         good + b"Transfer-Encoding: gzip, chunked\r\n" + close,
         b"GET /v1/models HTTP/9.9\r\nHost: localhost\r\n\r\n",
         b"GET  /v1/models\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x00" * 100 + b"\r\n\r\n",
-        b"GET http://evil.example/v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"GET http://evil.example/v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
     ):
         assert 400 <= status_of(raw(echo, bad)) < 500, bad
     endless = raw(echo, good + b"X: " + b"y" * (1 << 17) + b"\r\n" + close)

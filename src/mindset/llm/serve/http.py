@@ -82,6 +82,10 @@ class _Outermost:
         """Refuse who may not ask; answer what needs no endpoint."""
         if scope["http_version"] not in ("1.0", "1.1"):
             raise RefusedError(400, f"HTTP {scope['http_version']} is not spoken here; HTTP 1.1 is")
+        if _all(scope, b"content-length") and _all(
+            scope, b"transfer-encoding"
+        ):  # two servers may read two requests
+            raise RefusedError(400, "give Content-Length or Transfer-Encoding, not both")
         gate, hosts, origins = self._gate, _all(scope, b"host"), _all(scope, b"origin")
         if not _is_socket(scope):
             gate.check_host(hosts)
