@@ -65,6 +65,19 @@ def test_pages_are_the_whole_in_order(ledger: Ledger) -> None:
         scan(ledger, Where(), limit=0)
 
 
+@pytest.mark.parametrize("where", [{"text": "slot"}, {"text": "odd", "layer": 1}, {"text": "paris OR 2"}])
+def test_pages_of_a_text_are_the_whole_in_order(ledger: Ledger, where: dict[str, Any]) -> None:
+    whole = ids(ledger, **where)
+    assert len(whole) >= 3
+    for newest in (False, True):
+        after, seen = 0, []
+        while page := scan(ledger, Where(**where), limit=2, after=after, newest=newest):
+            seen += [record.id for record in page]
+            after = seen[-1]
+        assert seen == (whole[::-1] if newest else whole)
+    assert count(ledger, Where(**where), at_most=2) == 2
+
+
 def test_counts_of_shards(ledger: Ledger) -> None:
     assert [(one.shard.layer, one.slots, one.pinned) for one in counts(ledger)] == [
         (0, 5, 1),
