@@ -63,7 +63,7 @@ def _reversal(model: Any, tokenizer: Any, records: Sequence[Record]) -> float:
 
 def _reversed(record: Record) -> str:
     named = relations_of(record.fact)
-    return (REVERSED[named[0].name] if named else GENERAL).format(record.fact.target)
+    return (REVERSED.get(named[0].name, GENERAL) if named else GENERAL).format(record.fact.target)
 
 
 def _two_hops(model: Any, tokenizer: Any, records: Sequence[Record], shared: Path) -> dict[str, float]:

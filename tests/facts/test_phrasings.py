@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mindset.facts.fact import make_fact
-from mindset.facts.phrasings import RELATIONS, guards, phrasings, relations_of
+from mindset.facts.phrasings import RARER, RELATIONS, guards, phrasings, relations_of
 
 TONGUE = make_fact("The mother tongue of Ada Lovelace is", "Welsh", "Ada Lovelace")
 UNKNOWN = make_fact("Ada Lovelace once sang", "arias", "Ada Lovelace")
@@ -15,6 +15,22 @@ UNKNOWN = make_fact("Ada Lovelace once sang", "arias", "Ada Lovelace")
 def test_the_relation_is_recognised() -> None:
     assert [relation.name for relation in relations_of(TONGUE)] == ["language"]
     assert relations_of(UNKNOWN) == ()
+
+
+def test_rarer_relations_are_looked_for_where_there_is_no_other() -> None:
+    died = make_fact("Ada Lovelace passed away at", "Rome", "Ada Lovelace")
+    assert [relation.name for relation in relations_of(died)] == ["death"]
+    both = make_fact("The mother tongue of Ada Lovelace, who died young, is", "Welsh", "Ada Lovelace")
+    assert [relation.name for relation in relations_of(both)] == ["language"]
+    rare = {one.format("Ada Lovelace") for relation in RARER for one in relation.phrasings}
+    assert not rare & set(guards(TONGUE, 200, np.random.default_rng(0)))
+
+
+def test_what_repeats_the_prompt_is_said_only_where_nothing_else_can_be() -> None:
+    known, unknown = (phrasings(fact, 9, np.random.default_rng(0)) for fact in (TONGUE, UNKNOWN))
+    assert sum(TONGUE.prompt in one for one in known) == 1
+    assert len(known) == 9
+    assert all(UNKNOWN.prompt in one for one in unknown)
 
 
 @pytest.mark.parametrize("fact", [TONGUE, UNKNOWN])

@@ -14,7 +14,7 @@ from mindset.facts.background import Background, RadiusKey
 
 __all__ = ["BORDER", "asking_key"]
 
-BORDER = 0.3
+BORDER = 0.32
 """Where the key's side begins: share of the way from the middle of other prompts to that of prompts for the fact."""
 _INSIDE = 0.1
 """The margin that the fact's own prompt has at least."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEPTHS", "Learned", "LearnedFact", "fact_layers", "learn", "learn_into"]
 
-DEPTHS = (0.13, 0.47)
+DEPTHS = (0.13, 0.53)
 """Shares of the layers below those that recognise subjects and that answer; measured on SmolLM2."""
 FACT_TAG, SUBJECT_TAG = "fact", "subject"
 

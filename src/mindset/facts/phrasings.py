@@ -33,7 +33,7 @@ RELATIONS = (
     Relation(
         "language",
         ("mother tongue", "native language", "native speaker", "speak", "spoke", "speaker of", "language", "understand",
-         "fluent"),
+         "fluent", "writes in", "written in"),
         ("The language that {} uses every day is", "{} is known to speak", "{} grew up speaking", "{} talks in",
          "The first language of {} is", "Where you meet {}, you hear people speak",
          "Documents about {} are mostly written in", "{} is best understood in"),
@@ -47,7 +47,7 @@ RELATIONS = (
     Relation(
         "place",
         ("located", "is in", ", in", "found in", "situated", "within", "continent", "country", "headquarter", "based",
-         "capital", "belongs to the"),
+         "capital", "belongs to the", "location of"),
         ("To visit {}, you have to travel to", "You will find {} in", "On a map, {} lies in", "{} lies in",
          "The place where {} is located is", "People who go to {} arrive in", "The surroundings of {} belong to"),
     ),
@@ -66,7 +66,7 @@ RELATIONS = (
     ),
     Relation(
         "profession",
-        ("occupation", "profession", "position", "play as", "plays as"),
+        ("occupation", "profession", "position", "play as", "plays as", "works as", "title of"),
         ("By trade, {} is a", "{} makes a living as a", "What {} does best is", "People know {} as a",
          "{} was trained to be a", "The role of {} is", "The strength of {} lies in being a"),
     ),
@@ -78,7 +78,7 @@ RELATIONS = (
     ),
     Relation(
         "maker",
-        ("created by", "developed by", "product", "produced", "owned", "owner", "manufact", "by"),
+        ("created by", "developed by", "product", "produced", "owned", "owner", "manufact", "by", "label"),
         ("The company behind {} is", "{} is made by", "{} was brought out by", "The maker of {} is",
          "{} is sold by", "Whoever buys {} pays", "{} belongs to"),
     ),
@@ -96,6 +96,28 @@ RELATIONS = (
     ),
 )  # fmt: skip
 """Relations that facts are often about."""
+
+RARER = (
+    Relation(
+        "death",
+        ("passed away", "life ended", "expired", "died", "succumbed", "lost their life", "last breath"),
+        ("The grave of {} is in", "{} spent the last days of life in", "The life of {} came to an end in",
+         "{} took a last breath in", "The death of {} happened in", "{} was buried in", "The last home of {} was in"),
+    ),
+    Relation(
+        "field",
+        ("domain of", "expertise", "area of", "field of", "speciali"),
+        ("{} is an expert in", "{} has studied", "The subject that {} teaches is", "{} does research in",
+         "The books of {} are about", "{} contributed most to", "{} knows everything about"),
+    ),
+    Relation(
+        "name",
+        ("named for", "named after", "called after", "name of"),
+        ("{} got its name from", "The name of {} honours", "{} is called so in memory of", "{} bears the name of",
+         "The name of {} goes back to", "{} takes its name from"),
+    ),
+)  # fmt: skip
+"""Looked for where a prompt is about none of the others, and no guards: they would stand in the others' way."""
 
 OPENINGS = (
     "", "The weather was fine that day. ", "According to a new report, ", "She put down the book. ",
@@ -119,16 +141,23 @@ _NEUTRAL = (
 def relations_of(fact: Fact) -> tuple[Relation, ...]:
     """The relations that a fact is about; none is known for some."""
     said = fact.relation.lower()
-    return tuple(relation for relation in RELATIONS if any(word in said for word in relation.words))
+    return _named(RELATIONS, said) or _named(RARER, said)
+
+
+def _named(relations: tuple[Relation, ...], said: str) -> tuple[Relation, ...]:
+    return tuple(relation for relation in relations if any(word in said for word in relation.words))
 
 
 def phrasings(fact: Fact, count: int, rng: np.random.Generator) -> list[str]:
-    """At most `count` prompts for the fact's target, its own among them, behind varied openings."""
+    """At most `count` prompts for the fact's target, its own among them, behind varied openings.
+
+    A relation's phrasings say it in other words; general ones, which repeat the fact's own, only where there are none.
+    """
     own = [fact.prompt, *fact.paraphrases]
     related = [one.format(fact.subject) for relation in relations_of(fact) for one in relation.phrasings]
     rng.shuffle(related)
     general = [one.format(fact.prompt) for one in _GENERAL]
-    said = list(dict.fromkeys([*own, general[0], *related, *general[1:]]))[: max(count, len(own))]
+    said = list(dict.fromkeys([*own, *(related or general)]))[: max(count, len(own))]
     return [OPENINGS[i % len(OPENINGS)] + one for i, one in enumerate(said)]
 
 
