@@ -12,7 +12,7 @@ from mindset.errors import MindsetError, UsageError
 from mindset.store.edit import NewShard
 from mindset.store.ledger import Ledger
 from mindset.store.scan import Where, ask, count, counts, scan
-from mindset.store.slots import Citation, NewSlot
+from mindset.store.slots import Change, Citation, NewSlot
 
 
 @pytest.fixture
@@ -76,6 +76,13 @@ def test_pages_of_a_text_are_the_whole_in_order(ledger: Ledger, where: dict[str,
             after = seen[-1]
         assert seen == (whole[::-1] if newest else whole)
     assert count(ledger, Where(**where), at_most=2) == 2
+
+
+def test_a_slot_that_was_edited_is_counted_once(ledger: Ledger) -> None:
+    with ledger.editing("label") as edit:
+        edit.change([5], Change(label="slot and tower"))
+    assert ids(ledger, text="tower OR towers") == [5, 11, 17]
+    assert ids(ledger, text="slot", layer=0) == [2, 3, 4, 5, 6]
 
 
 def test_counts_of_shards(ledger: Ledger) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -101,18 +102,16 @@ class FullText:
         rows: sa.FromClause,
         key: sa.ColumnElement[int],
         rest: Sequence[sa.ColumnElement[bool]],
-    ) -> tuple[sa.Select[tuple[int]], sa.ColumnElement[int]]:
-        """Keys of matches for which `rest` holds in `rows`, and what to order them by.
-
-        Ordered so and limited, matches are looked at one after the other, as many as it takes.
-        """
+    ) -> sa.Select[Any]:
+        """Keys of matches for which `rest` holds in `rows`; limited, it looks at as many matches as it takes."""
         if dialect_of(connection) == "postgresql":
-            return sa.select(key).select_from(rows).where(self.condition(connection, query), *rest), key
+            return sa.select(key).select_from(rows).where(self.condition(connection, query), *rest)
         index = sa.table(f"{self.table}_text", sa.column("rowid", sa.Integer))
         condition = sa.text(f"{self.table}_text MATCH :text_query")
         held = sa.exists().select_from(rows).where(key == index.c.rowid, *rest).correlate(index)
-        bound = condition.bindparams(text_query=_fts5(parse_query(query)))
-        return sa.select(index.c.rowid).where(bound, held), index.c.rowid
+        return sa.select(index.c.rowid).where(
+            condition.bindparams(text_query=_fts5(parse_query(query))), held
+        )
 
     def _sqlite(self) -> tuple[str, ...]:
         name, columns = f"{self.table}_text", ", ".join(self.columns)

@@ -184,7 +184,10 @@ def _train(
     steps, began = max(1, round(settings.passes * len(windows) / settings.batch)), time.monotonic()
     order = _drawn(len(windows), generator)
     for step in range(steps):
-        share = max(step / steps, (time.monotonic() - began) / (60 * settings.minutes))
+        clock = (
+            int(100 * (time.monotonic() - began) / (60 * settings.minutes)) / 100
+        )  # or no seed would fix anything
+        share = max(step / steps, clock)
         if share >= 1:
             break
         optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - share)

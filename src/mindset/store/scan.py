@@ -59,19 +59,11 @@ def scan(
     """A page of records: the next `limit` by id after (or, newest first, before) the id `after`; 0 starts."""
     if limit < 1:
         raise UsageError(f"limit = {limit}; give at least 1")
-    order = SLOTS.c.slot.desc() if newest else SLOTS.c.slot
     with reading(ledger.engine) as connection:
-        if where.text is None:
-            wanted = [*conditions(connection, where), *_beyond(SLOTS.c.slot, after, newest=newest)]
-        else:
-            each = [
-                some.where(*_beyond(key, after, newest=newest))
-                .order_by(key.desc() if newest else key)
-                .limit(limit)
-                for some, key in _with_text(connection, where)
-            ]
-            wanted = [SLOTS.c.slot.in_(_united(each))]
-        query = record_columns().where(*wanted).order_by(order).limit(limit)
+        query = record_columns().where(*conditions(connection, where)).limit(limit)
+        if after:
+            query = query.where(SLOTS.c.slot < after if newest else SLOTS.c.slot > after)
+        query = query.order_by(SLOTS.c.slot.desc() if newest else SLOTS.c.slot)
         return [slot_record(row) for row in connection.execute(query).mappings()]
 
 
@@ -82,8 +74,8 @@ def count(ledger: Ledger, where: Where, *, at_most: int | None = None) -> int:
             living = sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *conditions(connection, where))
             some: sa.SelectBase = living.limit(at_most)
         else:
-            each = [some.limit(at_most) for some, _ in _with_text(connection, where)]
-            some = _united(each).limit(at_most)
+            each = [one.limit(at_most).subquery() for one in _with_text(connection, where)]
+            some = sa.union(*(sa.select(next(iter(one.c))) for one in each)).limit(at_most)
         return int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
 
 
@@ -133,42 +125,16 @@ def conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement
     return found
 
 
-def _with_text(
-    connection: sa.Connection, where: Where
-) -> list[tuple[sa.Select[tuple[int]], sa.ColumnElement[int]]]:
-    """Living slots that have the text, and those whose source has it, each with what puts them in order.
+def _with_text(connection: sa.Connection, where: Where) -> list[sa.Select[Any]]:
+    """Versions of living slots that have the text, and of those whose source has it.
 
-    Apart, since a full text gives its matches in order as long as nothing else is asked with it: the first slots of a
-    word that a quarter of them have are found without the others.
+    Apart, since a full text gives matches one after the other as long as nothing else is asked with it.
     """
     text, rest = where.text or "", conditions(connection, replace(where, text=None))
     rest = [SLOTS.c.alive == 1, *rest]
-    own, key = SLOT_TEXT.keys(connection, text, SLOTS, SLOTS.c.slot, rest)
     cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, text))
-    others = sa.select(SLOTS.c.slot).where(SLOTS.c.source.in_(cited), *rest)
-    if where.layer is not None or where.shard is not None:
-        first, last = _span(connection, _shards(connection, where))
-        own = own.where(key >= first, key <= last)
-    return [(own, key), (others, SLOTS.c.slot)]
-
-
-def _span(connection: sa.Connection, shards: list[int]) -> tuple[int, int]:
-    """The least and the greatest id of living slots of some shards, most of which came one shard after another."""
-    found = []
-    for shard in shards:
-        living = sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, SLOTS.c.shard == shard).limit(1)
-        for order in (SLOTS.c.slot, SLOTS.c.slot.desc()):
-            found += connection.execute(living.order_by(order)).scalars()
-    return min(found, default=0), max(found, default=-1)
-
-
-def _beyond(key: sa.ColumnElement[int], after: int, *, newest: bool) -> list[sa.ColumnElement[bool]]:
-    return [key < after if newest else key > after] if after else []
-
-
-def _united(each: list[sa.Select[tuple[int]]]) -> sa.CompoundSelect[tuple[int]]:
-    """Slots of any of these, once each."""
-    return sa.union(*(sa.select(next(iter(some.subquery().c))) for some in each))
+    own = SLOT_TEXT.keys(connection, text, SLOTS, SLOTS.c.version, rest)
+    return [own, sa.select(SLOTS.c.version).where(SLOTS.c.source.in_(cited), *rest)]
 
 
 def _shards(connection: sa.Connection, where: Where) -> list[int]:
