@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import Bench, Measured, open_bench
+from benchmarks.serving_clients import clients
 from benchmarks.serving_doors import doors
 from benchmarks.serving_engine import equal_answers, prompts_of
 from benchmarks.serving_fuzz import fuzz
@@ -100,11 +101,23 @@ def _log(bench: Bench) -> None:
     for field in ("bytes differ", "torch loaded"):
         _row(bench, f"a replayed run: {field}", functools.partial(replay, field), "runs", "<= 0", calls=calls)
 
-    def kills() -> tuple[float, dict[str, Any]]:
-        found = killed(2 if bench.quick else 10)
-        return found["with partial text"], dict(found)
+    killing: dict[str, float] = {}
 
-    _row(bench, "killed in mid stream: partial text kept", kills, "of kills", ">= 1")
+    def kills(field: str) -> tuple[float, dict[str, Any]]:
+        killing.update({} if killing else killed(2 if bench.quick else 10))
+        return killing[field], dict(killing)
+
+    for name, field, unit, bar in (
+        ("killed in mid stream: partial text kept", "with partial text", "of kills", ">= 1"),
+        ("killed in mid stream: kept as failed", "failed", "of kills", ">= 1"),
+        (
+            "killed in mid stream: acknowledged calls missing, or logs unclean",
+            "acknowledged calls missing, or logs unclean",
+            "of all",
+            "<= 0",
+        ),
+    ):
+        _row(bench, name, functools.partial(kills, field), unit, bar)
 
 
 def _call_seconds(repeats: int = 5) -> float:
@@ -151,6 +164,13 @@ def _robust(bench: Bench) -> None:
         "<= 0",
         sent=count,
     )
+
+    def unchanged() -> tuple[float, dict[str, Any]]:
+        found = clients(MODEL)
+        return float(len(found.failures)), {"checks": found.checks, "failures": found.failures[:5]}
+
+    _row(bench, "the openai client, curl, a reflection client: checks that did not hold", unchanged,
+         "of all checks", "<= 0")  # fmt: skip
 
     def outside() -> tuple[float, dict[str, Any]]:
         found = doors()

@@ -26,7 +26,7 @@ from benchmarks.timing import scratch
 from mindset.llm.serve import llm_pb2 as pb
 from mindset.llm.serve import llm_pb2_grpc
 
-__all__ = ["Doors", "doors"]
+__all__ = ["Doors", "doors", "served"]
 
 TOKEN = "a-token-that-nobody-guesses"
 _SCRIPT = '"Hello."\n'
@@ -79,9 +79,9 @@ def doors() -> Doors:
         (folder / "token").write_text(TOKEN)
         (folder / "token").chmod(0o600)
         _refusing_to_start(found, folder)
-        with _served(folder, "--token-file", str(folder / "token")) as urls:
+        with served(folder, _script(folder), "--token-file", str(folder / "token")) as urls:
             _without_the_token(found, urls)
-        with _served(folder) as urls:
+        with served(folder, _script(folder)) as urls:
             _tricks(found, urls["http"])
     return found
 
@@ -89,7 +89,7 @@ def doors() -> Doors:
 def _refusing_to_start(found: Doors, folder: Path) -> None:
     for host in ("0.0.0.0", "::", socket.gethostname()):  # noqa: S104
         for door in ("--http", "--grpc"):
-            command = [*_command(folder), "--host", host, door, "0"]
+            command = [*_command(_script(folder)), "--host", host, door, "0"]
             ran = subprocess.run(
                 command, env=_environment(folder), capture_output=True, text=True, timeout=60, check=False
             )
@@ -129,8 +129,12 @@ def _tricks(found: Doors, url: str) -> None:
     found.expect(_asked(url, "/v1/models", [("Host", "localhost")])[0] == 200, "whoever may ask was refused")
 
 
-def _command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "mindset", "serve", f"script:{folder / 'answers.jsonl'}"]
+def _script(folder: Path) -> str:
+    return f"script:{folder / 'answers.jsonl'}"
+
+
+def _command(model: str) -> list[str]:
+    return [sys.executable, "-m", "mindset", "serve", model]
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -139,8 +143,9 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _served(folder: Path, *more: str) -> Iterator[dict[str, str]]:
-    command = [*_command(folder), "--http", "0", "--grpc", "0", "--json", *more]
+def served(folder: Path, model: str, *more: str) -> Iterator[dict[str, str]]:
+    """`mindset serve` at free ports, with its log in `folder`; gives the URLs by kind."""
+    command = [*_command(model), "--http", "0", "--grpc", "0", "--json", *more]
     process = subprocess.Popen(command, env=_environment(folder), stdout=subprocess.PIPE, text=True)
     try:
         told = ""

@@ -38,6 +38,8 @@ from mindset.calls.schema import CALLS
 
 __all__ = ["Loaded", "load"]
 
+FLAT = 1.0
+"""MB a minute up to which memory counts as flat."""
 _TOPICS = ("the sea", "a clock", "bread", "the moon", "an old house", "rain", "a lost key", "the market")
 
 
@@ -84,6 +86,8 @@ class Loaded:
             found.append(f"the log has rows that ended as {dict(self.rows)}")
         if self.places or self.exit_code:
             found.append(f"{self.places} places are taken at the end; exit code {self.exit_code}")
+        if self.growth > FLAT:
+            found.append(f"the server grew by {self.growth:.1f} MB a minute")
         if self.errors:
             found.append(f"the server said: {self.errors[:2000]}")
         return found

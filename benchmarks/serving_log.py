@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from benchmarks.calls_filling import fill
 from benchmarks.timing import scratch
 from mindset.calls.call import Asked, NewNode, Outcome, Piece, Usage
+from mindset.calls.checking import check
 from mindset.calls.listing import Wanted, listed
 from mindset.calls.log import CallLog
 from mindset.calls.schema import CALLS
@@ -45,6 +46,8 @@ from mindset.llm.opening import open_client
 async def main():
     async with open_client("smollm2") as client:
         from mindset.llm.request import Options, Request
+        whole = await client.chat("Hello", max_tokens=4, temperature=0.0)
+        print(whole.call_id, flush=True)
         request = Request(prompt="Once upon a time", options=Options(max_tokens=2000, temperature=0.0))
         async for event in client.complete(request):
             print(getattr(event, "text", ""), end="", flush=True)
@@ -93,24 +96,30 @@ def search_seconds(rows: int) -> dict[str, float]:
 
 
 def killed(times: int) -> dict[str, float]:
-    """A process that is killed in the middle of an answer: what the log holds of it, and of the tree."""
-    partial = failed = wrong = 0
+    """A process that is killed in the middle of its second answer: what the log holds of both, and of all before."""
+    partial = failed = wrong = missing = unclean = 0
+    acknowledged: list[int] = []
     with scratch() as folder:
         url = f"sqlite:///{folder / 'calls.sqlite'}"
         for number in range(times):
-            said = _killed_once(url, after=3.0 + 0.4 * number)
-            log = CallLog.open(url)
+            call, said = _killed_once(url, after=3.0 + 0.4 * number)
+            acknowledged.append(call)
+            log = CallLog.open(url)  # as the next process does
             with reading(log.engine) as connection:
                 last = connection.execute(sa.select(CALLS).order_by(CALLS.c.id.desc()).limit(1)).one()
+                whole = sa.select(CALLS.c.id).where(CALLS.c.id.in_(acknowledged), CALLS.c.status == "ok")
+                missing += len(acknowledged) - len(connection.execute(whole).all())
             kept = _text(Tree(log.engine), last.answered)
             failed += last.status == "failed"
             partial += bool(kept)
             wrong += not said.startswith(kept)
+            unclean += bool(check(log).problems)
             log.close()
     return {
         "failed": failed / times,
         "with partial text": partial / times,
         "text that was not said": float(wrong),
+        "acknowledged calls missing, or logs unclean": float(missing + unclean),
     }
 
 
@@ -121,17 +130,19 @@ def _text(tree: Tree, node: str | None) -> str:
     return "".join(part.get("text", "") for part in content.get("parts", ()))
 
 
-def _killed_once(url: str, after: float) -> str:
+def _killed_once(url: str, after: float) -> tuple[int, str]:
+    """The call that was told as done, and what was said of the next one."""
     environment = os.environ | {"MINDSET_CALLS": url, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen([sys.executable, "-c", TALK], env=environment, stdout=subprocess.PIPE)
     if process.stdout is None:
         raise RuntimeError("a pipe was asked for")
+    call = int(process.stdout.readline())
     said = process.stdout.read(1)
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     said += process.stdout.read()
     process.wait()
-    return said.decode(errors="ignore")
+    return call, said.decode(errors="ignore")
 
 
 def replayed(model: str, calls: int) -> dict[str, float]:

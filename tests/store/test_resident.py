@@ -61,6 +61,21 @@ def test_what_was_read_is_counted_and_gone_when_it_is_given_back(rows: np.ndarra
     assert float(rows[3, 5]) == 3 * 256 + 5, "what was given back is read again"
 
 
+def test_what_one_gives_back_is_not_taken_for_the_others(rows: np.ndarray, tmp_path: Path) -> None:
+    mine, theirs = Resident(1 << 40), Resident(1 << 40)
+    other = Slab.write(tmp_path / "b.slab", rows[: len(rows) // 2].copy(), name="b", dtype="float32").rows
+    mine.watch(rows)
+    theirs.watch(other)
+    mine.give_back()
+    theirs.give_back()
+    rows.sum()
+    other.sum()
+    before = mine.nbytes
+    theirs.give_back()
+    assert abs(mine.nbytes - before) < MB
+    assert mine.nbytes >= 60 * MB
+
+
 def test_rows_in_ram_are_not_watched(rows: np.ndarray) -> None:
     held = Resident(MB)
     assert not held.watch(np.zeros((3, 4)))

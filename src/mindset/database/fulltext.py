@@ -90,10 +90,8 @@ class FullText:
         """
         if dialect_of(connection) == "postgresql":
             return rows, key, self.condition(connection, query)
-        index = sa.table(f"{self.table}_text", sa.column("rowid", sa.Integer))
-        condition = sa.text(f"{self.table}_text MATCH :text_query")
-        bound = condition.bindparams(text_query=_fts5(parse_query(query)))
-        return index.join(rows, index.c.rowid == key), index.c.rowid, bound
+        index, matches = self._fts5_index(query)
+        return index.join(rows, index.c.rowid == key), index.c.rowid, matches
 
     def keys(
         self,
@@ -106,12 +104,15 @@ class FullText:
         """Keys of matches for which `rest` holds in `rows`; limited, it looks at as many matches as it takes."""
         if dialect_of(connection) == "postgresql":
             return sa.select(key).select_from(rows).where(self.condition(connection, query), *rest)
+        index, matches = self._fts5_index(query)
+        held = sa.exists().select_from(rows).where(key == index.c.rowid, *rest).correlate(index)
+        return sa.select(index.c.rowid).where(matches, held)
+
+    def _fts5_index(self, query: str) -> tuple[sa.TableClause, sa.TextClause]:
+        """The index as a table of its own, and the condition for its matches."""
         index = sa.table(f"{self.table}_text", sa.column("rowid", sa.Integer))
         condition = sa.text(f"{self.table}_text MATCH :text_query")
-        held = sa.exists().select_from(rows).where(key == index.c.rowid, *rest).correlate(index)
-        return sa.select(index.c.rowid).where(
-            condition.bindparams(text_query=_fts5(parse_query(query))), held
-        )
+        return index, condition.bindparams(text_query=_fts5(parse_query(query)))
 
     def _sqlite(self) -> tuple[str, ...]:
         name, columns = f"{self.table}_text", ", ".join(self.columns)

@@ -184,10 +184,9 @@ def _train(
     steps, began = max(1, round(settings.passes * len(windows) / settings.batch)), time.monotonic()
     order = _drawn(len(windows), generator)
     for step in range(steps):
-        clock = (
-            int(100 * (time.monotonic() - began) / (60 * settings.minutes)) / 100
-        )  # or no seed would fix anything
-        share = max(step / steps, clock)
+        # Time counts in hundredths: else no seed would fix anything, not even where there is time enough.
+        taken = (time.monotonic() - began) / (60 * settings.minutes)
+        share = max(step / steps, int(100 * taken) / 100)
         if share >= 1:
             break
         optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - share)

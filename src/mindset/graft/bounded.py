@@ -45,12 +45,15 @@ class Bounded:
 
     def __init__(self, resident: Resident) -> None:
         self.resident = resident
+        self._steps: dict[tuple[int, int | None], tuple[int, int]] = {}
+        """By layer and k: tokens of a step, and the bytes that it may bring in."""
 
     def read(self, bank: MirrorBank, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """What the bank reads, its output bias left out."""
-        count, pieces = self._tokens(bank), []
+        count, nbytes = self._step(bank)
+        pieces = []
         for piece in x.split(count):
-            self.resident.make_room(count * token_bytes(bank))
+            self.resident.make_room(nbytes)
             pieces.append(bank.read_gathered(piece))
         return torch.cat(pieces)
 
@@ -77,10 +80,15 @@ class Bounded:
             self.resident.make_room(step * each)
             yield slice(start, start + step)
 
-    def _tokens(self, bank: MirrorBank) -> int:
-        """How many tokens a step takes: rows that are fetched for one, and numbers that it has for every slot."""
-        each = max(token_bytes(bank), bank.n_slots * bank.modulator_rms.element_size())
-        return max(1, min(MOST_TOKENS, self.resident.limit // SHARE // each))
+    def _step(self, bank: MirrorBank) -> tuple[int, int]:
+        """By the rows that are fetched for a token, and the numbers that it has for every slot."""
+        key = (bank.layer, bank.k)
+        if key not in self._steps:
+            fetched = token_bytes(bank)
+            each = max(fetched, bank.n_slots * bank.modulator_rms.element_size())
+            tokens = max(1, min(MOST_TOKENS, self.resident.limit // SHARE // each))
+            self._steps[key] = tokens, tokens * fetched
+        return self._steps[key]
 
 
 def bound(model: nn.Module, memory: MemoryDir, ram: int) -> Resident:

@@ -5,12 +5,15 @@ and at others' cost. `Resident` watches the maps that it is shown: where what is
 it gives back all that has come in. Nothing is lost: the pages are the files', and what is read again comes from the
 system's cache.
 
-Linux only: nowhere else does a process learn so cheaply what of it is resident. Knows no banks.
+What is counted is what the process has of all files: other maps that come in count too, which gives back too early, and
+only one that goes away hides as much. Linux only: nowhere else does a process learn so cheaply what of it is resident.
+Knows no banks.
 """
 
 from __future__ import annotations
 
 import mmap
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,7 @@ class Resident:
         """How often."""
         self._maps: list[mmap.mmap] = []
         self._base = self._files()
+        _all.add(self)
 
     def watch(self, rows: np.ndarray) -> bool:
         """Count these rows from now on; False where they lie in RAM, not in a map."""
@@ -52,7 +56,7 @@ class Resident:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of files that have come in since everything was given back: at least those of the maps."""
+        """Bytes of files that have come in since everything was given back."""
         return max(0, self._files() - self._base)
 
     def make_room(self, nbytes: int) -> None:
@@ -62,11 +66,18 @@ class Resident:
 
     def give_back(self) -> None:
         """Take all rows out of RAM."""
+        before = self._files()
         for one in self._maps:
             one.madvise(mmap.MADV_DONTNEED)
         self.given_back += 1
         self._base = self._files()
+        for other in _all:  # what went was not theirs
+            if other is not self:
+                other._base -= before - self._base  # noqa: SLF001
 
     @staticmethod
     def _files() -> int:
         return int(_STATUS.read_bytes().split()[_SHARED]) * mmap.PAGESIZE
+
+
+_all: weakref.WeakSet[Resident] = weakref.WeakSet()

@@ -82,9 +82,8 @@ class _Outermost:
         """Refuse who may not ask; answer what needs no endpoint."""
         if scope["http_version"] not in ("1.0", "1.1"):
             raise RefusedError(400, f"HTTP {scope['http_version']} is not spoken here; HTTP 1.1 is")
-        if _all(scope, b"content-length") and _all(
-            scope, b"transfer-encoding"
-        ):  # two servers may read two requests
+        # Two servers in a row could read two different requests.
+        if _all(scope, b"content-length") and _all(scope, b"transfer-encoding"):
             raise RefusedError(400, "give Content-Length or Transfer-Encoding, not both")
         gate, hosts, origins = self._gate, _all(scope, b"host"), _all(scope, b"origin")
         if not _is_socket(scope):
