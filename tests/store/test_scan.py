@@ -119,3 +119,57 @@ def test_counting_stops_where_it_is_told_to(ledger: Ledger) -> None:
     assert total > 2
     assert count(ledger, Where(), at_most=2) == 2
     assert count(ledger, Where(), at_most=total + 5) == total
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_words_follow_edits_deletions_and_undoing(ledger: Ledger, seed: int) -> None:
+    """After any of them a page by words is what looking at every living label finds."""
+    rng = np.random.default_rng(seed)
+    done: list[int] = []
+    for _ in range(12):
+        living = [one.id for one in scan(ledger, Where(), limit=100)]
+        some = sorted(int(i) for i in rng.choice(living, size=min(3, len(living)), replace=False))
+        what = rng.choice(["label", "delete", "undo", "redo"], p=[0.5, 0.1, 0.25, 0.15])
+        if what == "undo" and done and ledger.holds(done[-1]):
+            ledger.turn(done[-1], False)
+        elif what == "redo" and done and not ledger.holds(done[-1]):
+            ledger.turn(done[-1], True)
+        else:
+            if done and not ledger.holds(done[-1]):
+                ledger.forget(done.pop())
+            with ledger.editing(str(what)) as edit:
+                label = " ".join(rng.choice(["oak", "elm", "ash"], size=2))
+                edit.delete(some) if what == "delete" else edit.change(some, Change(label=label))
+                done.append(edit.id)
+        for word in ("oak", "elm", "ash", "slot"):
+            every = scan(ledger, Where(), limit=100)
+            assert ids(ledger, text=word) == [one.id for one in every if word in one.label.split()]
+            assert ids(ledger, text=word, layer=1) == [
+                one.id for one in every if one.layer == 1 and word in one.label.split()
+            ]
+
+
+def test_a_memory_of_before_has_its_words_again(url: sa.URL) -> None:
+    """Step 3 makes the full text anew, of the living alone."""
+    from mindset.database.engine import open_engine, writing
+    from mindset.database.migrations import Schema
+    from mindset.store.schema import SCHEMA
+
+    engine = open_engine(url)
+    Schema("store", SCHEMA.migrations[:2]).migrate(engine)
+    with writing(engine) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO shards VALUES (1, 0, 'base', 'mirror', 1, 'silu', 1, '{}', 0, 3, 1)"
+        )
+        connection.exec_driver_sql("INSERT INTO edits VALUES (1, 'make', 'now', 1, 1)")
+        for version, slot, alive, label in ((1, 1, 0, "oak"), (2, 2, 1, "oak"), (3, 1, 1, "elm")):
+            connection.execute(
+                sa.text("INSERT INTO slots VALUES (:version, :slot, 1, 0, :version, :alive, 1, NULL, 0, NULL, NULL, "
+                        "NULL, 'now', :label, '[]', 0, 1.0)"),
+                {"version": version, "slot": slot, "alive": alive, "label": label},
+            )  # fmt: skip
+    assert SCHEMA.migrate(engine) == 1
+    ledger = Ledger(engine)
+    assert ids(ledger, text="oak") == [2]
+    assert ids(ledger, text="elm") == [1]
+    engine.dispose()

@@ -66,7 +66,9 @@ class FullText:
     columns: tuple[str, ...]
     """Its columns of text."""
     key: str = "id"
-    """Its whole-number primary key."""
+    """A column of whole numbers that tells its rows, or those of `only`, apart; pages in its order are fast."""
+    only: str | None = None
+    """A column of 0 and 1: rows with 0 are not looked for, and who asks leaves them out in any case."""
 
     def statements(self, dialect: Dialect) -> tuple[str, ...]:
         """What a migration runs to make the index, rows that are there already included."""
@@ -100,13 +102,16 @@ class FullText:
         rows: sa.FromClause,
         key: sa.ColumnElement[int],
         rest: Sequence[sa.ColumnElement[bool]],
-    ) -> sa.Select[Any]:
-        """Keys of matches for which `rest` holds in `rows`; limited, it looks at as many matches as it takes."""
+    ) -> tuple[sa.Select[Any], sa.ColumnElement[int]]:
+        """Keys of matches for which `rest` holds in `rows`, and what they are to be ordered and bounded by.
+
+        Ordered, bounded and limited by that, it looks at as many matches as it takes.
+        """
         if dialect_of(connection) == "postgresql":
-            return sa.select(key).select_from(rows).where(self.condition(connection, query), *rest)
+            return sa.select(key).select_from(rows).where(self.condition(connection, query), *rest), key
         index, matches = self._fts5_index(query)
         held = sa.exists().select_from(rows).where(key == index.c.rowid, *rest).correlate(index)
-        return sa.select(index.c.rowid).where(matches, held)
+        return sa.select(index.c.rowid).where(matches, held), index.c.rowid
 
     def _fts5_index(self, query: str) -> tuple[sa.TableClause, sa.TextClause]:
         """The index as a table of its own, and the condition for its matches."""
@@ -115,23 +120,31 @@ class FullText:
         return index, condition.bindparams(text_query=_fts5(parse_query(query)))
 
     def _sqlite(self) -> tuple[str, ...]:
+        # Names are ours, from the code.
         name, columns = f"{self.table}_text", ", ".join(self.columns)
         new = ", ".join(f"new.{column}" for column in self.columns)
         old = ", ".join(f"old.{column}" for column in self.columns)
-        # Names are ours, from the code.
-        put = f"INSERT INTO {name}(rowid, {columns}) VALUES (new.{self.key}, {new});"  # noqa: S608
-        take = f"INSERT INTO {name}({name}, rowid, {columns}) VALUES ('delete', old.{self.key}, {old});"  # noqa: S608
-        options = (
-            f"content='{self.table}', content_rowid='{self.key}', tokenize='unicode61 remove_diacritics 0'"
-        )
-        changes = f"UPDATE OF {self.key}, {columns}"
+        came, gone = self._row("new", new), self._row("old", old, "'delete', ")
+        put = f"INSERT INTO {name}(rowid, {columns}) {came};"
+        take = f"INSERT INTO {name}({name}, rowid, {columns}) {gone};"
+        content = f"{name}_rows" if self.only else self.table
+        options = f"content='{content}', content_rowid='{self.key}', tokenize='unicode61 remove_diacritics 0'"
+        changes = f"UPDATE OF {self.key}, {columns}" + (f", {self.only}" if self.only else "")
+        looked_at = f"SELECT {self.key}, {columns} FROM {self.table} WHERE {self.only} = 1"  # noqa: S608
         return (
+            *((f"CREATE VIEW {content} AS {looked_at}",) if self.only else ()),
             f"CREATE VIRTUAL TABLE {name} USING fts5({columns}, {options})",
             f"INSERT INTO {name}({name}) VALUES ('rebuild')",  # noqa: S608
             f"CREATE TRIGGER {name}_insert AFTER INSERT ON {self.table} BEGIN {put} END",
             f"CREATE TRIGGER {name}_delete AFTER DELETE ON {self.table} BEGIN {take} END",
             f"CREATE TRIGGER {name}_update AFTER {changes} ON {self.table} BEGIN {take} {put} END",
         )
+
+    def _row(self, which: str, columns: str, first: str = "") -> str:
+        """What a trigger hands on of the `new` or `old` row."""
+        if self.only is None:
+            return f"VALUES ({first}{which}.{self.key}, {columns})"
+        return f"SELECT {first}{which}.{self.key}, {columns} WHERE {which}.{self.only} = 1"
 
     def _postgresql(self) -> tuple[str, ...]:
         name = f"{self.table}_text"

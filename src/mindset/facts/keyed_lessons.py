@@ -20,7 +20,7 @@ from mindset.facts.cut_texts import Cut
 from mindset.facts.lessons import Lesson, cut_at_subject
 from mindset.facts.names import NAMES, namesakes, other_names
 from mindset.facts.seen_inputs import inputs_from_cuts
-from mindset.facts.subject_keys import REACH, subject_keys
+from mindset.facts.subject_keys import NEAR, REACH, subject_keys
 from mindset.facts.write_values import Exercise
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class _Names:
         made = namesakes(subject)
         same_end = torch.stack(self._ends(made)) if made else None
         for known in (
+            (others, same_end, NEAR),
             (others, same_end, REACH),
             (others, None, REACH),
             (None, None, REACH),

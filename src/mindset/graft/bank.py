@@ -19,7 +19,6 @@ from typing import Any, Literal, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mindset.errors import BankSizeError, UsageError
 from mindset.graft.added import AddedShard
@@ -368,7 +367,7 @@ class MirrorBank(Bank):
         out: Tensor | None = None
         for shard, local, inside in self._located(slots):
             here = weights if inside is None else weights * inside
-            part = F.embedding_bag(local, shard.value, per_sample_weights=here, mode="sum")
+            part = shard.sum_values(local, here)
             out = part if out is None else out + part
         return cast(Tensor, out)
 

@@ -3,9 +3,9 @@
     model = mindset.load("smol", ram=500 << 20)
 
 Rows are mapped. A bank takes a few tokens at a time: candidates are named by the shard's index where `mindset memory
-index` chose one, else every key is scored, block by block; then only candidates' rows are fetched. Before a step that
-would pass the limit all that has come in is given back. What is kept of every slot (lengths, bookkeeping of an index)
-and shards that were edited, which lie in RAM, count too.
+index` chose one, else every key is scored, block by block, and before a block that would pass the limit all that has
+come in is given back; then candidates' rows are read from the files and dropped. What is kept of every slot (lengths,
+bookkeeping of an index) and shards that were edited, which lie in RAM, count too.
 
 Knows no clients. Invariant: without an index a bounded model computes what the same model in RAM does, to rounding.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +28,7 @@ from mindset.graft.shard import Shard
 from mindset.store.index_choice import read_choice
 from mindset.store.memory_dir import MemoryDir
 from mindset.store.resident import FAULT_BYTES, Resident
+from mindset.store.row_file import RowFile
 from mindset.store.search import ShardSearch
 from mindset.store.shard_index import IndexPlace, ShardIndex
 from mindset.store.slab_store import SlabStore
@@ -45,17 +46,24 @@ class Bounded:
 
     def __init__(self, resident: Resident) -> None:
         self.resident = resident
-        self._steps: dict[tuple[int, int | None], tuple[int, int]] = {}
-        """By layer and k: tokens of a step, and the bytes that it may bring in."""
+        self.files: dict[int, RowFile] = {}
+        """By the address of mapped rows."""
+        self._steps: dict[tuple[int, int | None], int] = {}
+        """By layer and k: tokens of a step."""
 
     def read(self, bank: MirrorBank, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """What the bank reads, its output bias left out."""
-        count, nbytes = self._step(bank)
-        pieces = []
-        for piece in x.split(count):
-            self.resident.make_room(nbytes)
-            pieces.append(bank.read_gathered(piece))
-        return torch.cat(pieces)
+        return torch.cat([bank.read_gathered(piece) for piece in x.split(self._step(bank))])
+
+    def fetch(self, rows: Float[Tensor, "n ..."], slots: Int[Tensor, ...]) -> Float[Tensor, ...]:
+        """`rows[slots]`, from the file where the rows are mapped."""
+        file = self.files.get(rows.data_ptr())
+        if file is None:
+            return rows[slots]
+        wanted, places = torch.unique(slots, return_inverse=True)
+        out = torch.empty((len(wanted), *rows.shape[1:]), dtype=rows.dtype)
+        file.read(wanted.tolist(), out.view(torch.uint8).numpy().data.cast("B"))
+        return out[places]
 
     def multiply(self, x: Tensor, rows: Float[Tensor, "n d"], bias: Tensor | None = None) -> Tensor:
         """`F.linear`, block by block."""
@@ -80,14 +88,13 @@ class Bounded:
             self.resident.make_room(step * each)
             yield slice(start, start + step)
 
-    def _step(self, bank: MirrorBank) -> tuple[int, int]:
+    def _step(self, bank: MirrorBank) -> int:
         """By the rows that are fetched for a token, and the numbers that it has for every slot."""
         key = (bank.layer, bank.k)
         if key not in self._steps:
-            fetched = token_bytes(bank)
-            each = max(fetched, bank.n_slots * bank.modulator_rms.element_size())
-            tokens = max(1, min(MOST_TOKENS, self.resident.limit // SHARE // each))
-            self._steps[key] = tokens, tokens * fetched
+            numbers = 0 if bank.named_by is not None else bank.n_slots * bank.modulator_rms.element_size()
+            each = max(token_bytes(bank), numbers)
+            self._steps[key] = max(1, min(MOST_TOKENS, self.resident.limit // SHARE // each))
         return self._steps[key]
 
 
@@ -95,16 +102,16 @@ def bound(model: nn.Module, memory: MemoryDir, ram: int) -> Resident:
     """Let the banks of a model whose rows are mapped from `memory` be read with at most `ram` bytes of them in RAM."""
     held = {layer: _bounded(bank) for layer, bank in banks(model).items()}
     resident = Resident(ram)
-    kept = _watch(held, memory, resident)
     reader = Bounded(resident)
+    kept = _watch(held, memory, reader)
     for bank in held.values():
         for shard in cast("list[Shard]", list(bank.shards.values())):
             _measure(shard, reader)
-            shard.multiply, shard.combine = reader.multiply, reader.combine
+            shard.multiply, shard.combine, shard.fetch = reader.multiply, reader.combine, reader.fetch
         bank.reader = reader.read
         kept += bank.n_slots * 2 * bank.modulator_rms.element_size()
     kept += _index(held, memory)
-    need = 2 * max((token_bytes(bank) for bank in held.values()), default=0)
+    need = 2 * max((token_bytes(bank) for bank in held.values()), default=0) + FAULT_BYTES
     if ram - kept < need:
         raise UsageError(
             f"{ram:,} bytes are too few for this memory: {kept:,} are kept of every slot, and reading takes {need:,}"
@@ -115,14 +122,10 @@ def bound(model: nn.Module, memory: MemoryDir, ram: int) -> Resident:
 
 
 def token_bytes(bank: MirrorBank) -> int:
-    """Bytes that may come in when rows are fetched for one token, the bank's keys not counted."""
+    """Bytes of the rows that are fetched for one token, the keys that are scored not counted."""
     k = bank.effective_k()
     candidates = min(bank.propose.candidates or k, bank.n_slots)
-    row = FAULT_BYTES + bank.d_model * bank.modulator_rms.element_size()
-    whole = sum(
-        p.numel() * p.element_size() for name, p in bank.named_parameters() if name.startswith("shards.")
-    )
-    return min((2 * candidates + k) * row, whole + FAULT_BYTES)
+    return (2 * candidates + k) * bank.d_model * bank.modulator_rms.element_size()
 
 
 def _bounded(bank: Bank) -> MirrorBank:
@@ -134,14 +137,16 @@ def _bounded(bank: Bank) -> MirrorBank:
     return bank
 
 
-def _watch(held: dict[int, MirrorBank], memory: MemoryDir, resident: Resident) -> int:
+def _watch(held: dict[int, MirrorBank], memory: MemoryDir, reader: Bounded) -> int:
     """Count what is mapped; returns the bytes of rows that lie in RAM."""
     loose = 0
     for bank in held.values():
         for name, shard in bank.shards.items():
             for field, rows in shard.named_parameters():
-                if _is_mapped(rows, memory, (bank.layer, name, field)):
-                    resident.watch(memory.rows(bank.layer, name, field))
+                place = (bank.layer, name, field)
+                if _is_mapped(rows, memory, place):
+                    reader.resident.watch(memory.rows(*place))
+                    reader.files[rows.data_ptr()] = memory.row_file(*place)
                 else:
                     loose += rows.numel() * rows.element_size()
     return loose

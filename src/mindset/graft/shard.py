@@ -56,6 +56,8 @@ class Shard(nn.Module):
         """Who multiplies the rows that are scored: see `few_rows` and `bounded`."""
         self.combine: Callable[[Tensor, Tensor], Tensor] = torch.matmul
         """Who sums values by their weights: see `bounded`."""
+        self.fetch: Callable[[Tensor, Tensor], Tensor] | None = None
+        """Who fetches chosen rows, where that is not indexing: see `bounded`."""
         self._norm: tuple[tuple[int, int], Tensor] | None = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Shard:
@@ -96,12 +98,18 @@ class Shard(nn.Module):
     ) -> Float[Tensor, "tokens candidates"]:
         """The weights of chosen slots only; fetches no other row. `gates`, where known, are not computed again."""
         if gates is None:
-            bias = None if self.key_bias is None else self.key_bias[slots]
-            gates = cast(Tensor, self.activation(_dots(x, self.key, slots, bias)))
+            gates = cast(Tensor, self.activation(self._dots(x, self.key, self.key_bias, slots)))
         if self.modulator is None:
             return gates
-        bias = None if self.modulator_bias is None else self.modulator_bias[slots]
-        return gates * _dots(x, self.modulator, slots, bias)
+        return gates * self._dots(x, self.modulator, self.modulator_bias, slots)
+
+    def sum_values(
+        self, slots: Int[Tensor, "tokens k"], weights: Float[Tensor, "tokens k"]
+    ) -> Float[Tensor, "tokens d_model"]:
+        """The values of chosen slots by their weights; fetches no other row."""
+        if self.fetch is None:
+            return F.embedding_bag(slots, self.value, per_sample_weights=weights, mode="sum")
+        return (weights.unsqueeze(1) @ self.fetch(self.value, slots)).squeeze(1)
 
     def value_norm(self) -> Float[Tensor, " n_slots"]:
         """The length of every value, kept until a value changes (never while training: every step changes them)."""
@@ -117,16 +125,21 @@ class Shard(nn.Module):
         """Take the length of every value from somebody who has measured it."""
         self._norm = ((self.value._version, self.value.data_ptr()), norm)  # noqa: SLF001
 
+    def _dots(
+        self,
+        x: Float[Tensor, "tokens d_model"],
+        rows: Float[Tensor, "n_slots d_model"],
+        biases: Float[Tensor, " n_slots"] | None,
+        slots: Int[Tensor, "tokens candidates"],
+    ) -> Float[Tensor, "tokens candidates"]:
+        """`rows[slots] . x + biases[slots]` per token, fetching the chosen rows only."""
+        fetch = self.fetch or _indexed
+        if x.shape[0] == 1:  # one matrix-vector product over a gathered copy
+            dots = F.linear(x, fetch(rows, slots[0]))
+        else:
+            dots = torch.einsum("tcd,td->tc", fetch(rows, slots), x)
+        return dots if biases is None else dots + fetch(biases, slots)
 
-def _dots(
-    x: Float[Tensor, "tokens d_model"],
-    rows: Float[Tensor, "n_slots d_model"],
-    slots: Int[Tensor, "tokens candidates"],
-    bias: Float[Tensor, "tokens candidates"] | None,
-) -> Float[Tensor, "tokens candidates"]:
-    """`rows[slots] . x` per token, fetching the chosen rows only."""
-    if x.shape[0] == 1:  # one matrix-vector product over a gathered copy
-        dots = F.linear(x, rows.index_select(0, slots[0]))
-    else:
-        dots = torch.einsum("tcd,td->tc", rows[slots], x)
-    return dots if bias is None else dots + bias
+
+def _indexed(rows: Tensor, slots: Tensor) -> Tensor:
+    return rows.index_select(0, slots) if slots.ndim == 1 else rows[slots]

@@ -28,6 +28,7 @@ from jaxtyping import Shaped
 from mindset.atomic_file import TEMPORARY_SUFFIX, naming_a_full_disk, replacing
 from mindset.errors import FormatError, MindsetError, MissingError, UsageError
 from mindset.store.records import BankRecord, Rows, ShardRecord, slot_axes
+from mindset.store.row_file import RowFile
 from mindset.store.slab import Slab
 
 __all__ = ["Damage", "MemoryDir"]
@@ -143,6 +144,10 @@ class MemoryDir:
     def rows(self, layer: int, shard: str, field: str) -> Shaped[np.ndarray, "n d"]:
         """A field's rows as they lie in its file, those of head 0 first: a read-only map."""
         return self._slab(layer, shard, field).rows
+
+    def row_file(self, layer: int, shard: str, field: str) -> RowFile:
+        """The same rows, to be read without a map."""
+        return RowFile(self._slab(layer, shard, field))
 
     def dtype(self, layer: int, shard: str, field: str) -> str:
         """Name a field's dtype; only for `bfloat16` it differs from the array's own."""

@@ -6,7 +6,7 @@ Pages go by id, so that the millionth costs what the first costs. Reads only.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,9 @@ from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import SlotRecord
 
 __all__ = ["Answer", "ShardCount", "Where", "ask", "conditions", "count", "counts", "scan"]
+
+
+_HIGHEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,26 @@ class Where:
     """Words of the label, the tags, or the source's name or text, as `database.fulltext` reads them."""
     suppressed: bool | None = None
     """Whether the weight is 0."""
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Which of many rows, by their ids."""
+
+    limit: int
+    after: int
+    newest: bool
+
+    @property
+    def between(self) -> tuple[int, int]:
+        """The lowest and the highest id that may be on it."""
+        if not self.after:
+            return 1, _HIGHEST
+        return (1, self.after - 1) if self.newest else (self.after + 1, _HIGHEST)
+
+    def ordered(self, query: sa.Select[Any], key: sa.ColumnElement[int]) -> sa.Select[Any]:
+        """The first rows of `query` in its order."""
+        return query.order_by(key.desc() if self.newest else key).limit(self.limit)
 
 
 @dataclass(frozen=True)
@@ -59,23 +82,28 @@ def scan(
     """A page of records: the next `limit` by id after (or, newest first, before) the id `after`; 0 starts."""
     if limit < 1:
         raise UsageError(f"limit = {limit}; give at least 1")
+    page = _Page(limit, after, newest)
     with reading(ledger.engine) as connection:
-        query = record_columns().where(*conditions(connection, where)).limit(limit)
-        if after:
-            query = query.where(SLOTS.c.slot < after if newest else SLOTS.c.slot > after)
-        query = query.order_by(SLOTS.c.slot.desc() if newest else SLOTS.c.slot)
+        query = record_columns()
+        if parts := _by_text(connection, where, page.between):
+            each = [page.ordered(one, key).subquery() for one, key in parts]
+            both = sa.union(*(sa.select(next(iter(one.c)).label("slot")) for one in each)).subquery()
+            query = query.where(SLOTS.c.slot.in_(page.ordered(sa.select(both.c.slot), both.c.slot)))
+        else:
+            query = query.where(*conditions(connection, where), SLOTS.c.slot.between(*page.between))
+        query = page.ordered(query, SLOTS.c.slot)
         return [slot_record(row) for row in connection.execute(query).mappings()]
 
 
 def count(ledger: Ledger, where: Where, *, at_most: int | None = None) -> int:
     """How many slots there are of that kind; counting stops at `at_most`."""
     with reading(ledger.engine) as connection:
-        if where.text is None:
-            living = sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *conditions(connection, where))
-            some: sa.SelectBase = living.limit(at_most)
+        if parts := _by_text(connection, where):
+            each = [one.limit(at_most).subquery() for one, _ in parts]
+            some: sa.SelectBase = sa.union(*(sa.select(next(iter(one.c))) for one in each)).limit(at_most)
         else:
-            each = [one.limit(at_most).subquery() for one in _with_text(connection, where)]
-            some = sa.union(*(sa.select(next(iter(one.c))) for one in each)).limit(at_most)
+            living = sa.select(SLOTS.c.slot).where(SLOTS.c.alive == 1, *conditions(connection, where))
+            some = living.limit(at_most)
         return int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
 
 
@@ -100,8 +128,20 @@ def ask(ledger: Ledger, statement: str) -> Answer:
         return Answer(tuple(result.keys()), [tuple(row) for row in result])
 
 
-def conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
+def conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool] | sa.TextClause]:
     """What `where` asks, as SQL over `record_columns`."""
+    found: list[sa.ColumnElement[bool] | sa.TextClause] = [*_filters(connection, where)]
+    if where.text is not None:
+        own = SLOT_TEXT.condition(connection, where.text)
+        cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, where.text))
+        found.append(sa.or_(own, SLOTS.c.source.in_(cited)))
+    elif (words := _tag_as_text(where.tag)) is not None:
+        found.append(SLOT_TEXT.condition(connection, words))  # fast, and in line with the exact one
+    return found
+
+
+def _filters(connection: sa.Connection, where: Where) -> list[sa.ColumnElement[bool]]:
+    """All but its words."""
     found: list[sa.ColumnElement[bool]] = []
     if where.head is not None:
         found.append(SLOTS.c.head == where.head)
@@ -112,29 +152,51 @@ def conditions(connection: sa.Connection, where: Where) -> list[sa.ColumnElement
     if where.suppressed is not None:
         found.append(SLOTS.c.weight == 0 if where.suppressed else SLOTS.c.weight != 0)
     if where.tag is not None:
-        tagged: sa.ColumnElement[bool] = SLOTS.c.tags.contains(json.dumps(where.tag), autoescape=True)
-        if where.text is None and any(
-            map(str.isalnum, where.tag)
-        ):  # its words are in the full text, which is fast
-            tagged = sa.and_(tagged, SLOT_TEXT.condition(connection, f'"{where.tag}"'))
-        found.append(tagged)
-    if where.text is not None:
-        own = SLOT_TEXT.condition(connection, where.text)
-        cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, where.text))
-        found.append(sa.or_(own, SLOTS.c.source.in_(cited)))
+        found.append(SLOTS.c.tags.contains(json.dumps(where.tag), autoescape=True))
     return found
 
 
-def _with_text(connection: sa.Connection, where: Where) -> list[sa.Select[Any]]:
-    """Versions of living slots that have the text, and of those whose source has it.
+def _by_text(
+    connection: sa.Connection, where: Where, ids: tuple[int, int] = (1, _HIGHEST)
+) -> list[tuple[sa.Select[Any], sa.ColumnElement[int]]]:
+    """What the full text has of `where`, each part with what it can be ordered by; none if it asks for no words.
 
-    Apart, since a full text gives matches one after the other as long as nothing else is asked with it.
+    Living slots that have the words, and those whose source has them: apart, since a full text gives matches one after
+    the other as long as nothing else is asked with it.
     """
-    text, rest = where.text or "", conditions(connection, replace(where, text=None))
-    rest = [SLOTS.c.alive == 1, *rest]
-    cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, text))
-    own = SLOT_TEXT.keys(connection, text, SLOTS, SLOTS.c.version, rest)
-    return [own, sa.select(SLOTS.c.version).where(SLOTS.c.source.in_(cited), *rest)]
+    words = where.text if where.text is not None else _tag_as_text(where.tag)
+    if words is None:
+        return []
+    first, last = _bounds(connection, where) or (1, 0)
+    first, last = max(first, ids[0]), min(last, ids[1])
+    rest = [SLOTS.c.alive == 1, *_filters(connection, where)]
+    own, key = SLOT_TEXT.keys(connection, words, SLOTS, SLOTS.c.slot, rest)
+    parts = [(own, key)]
+    if where.text is not None:
+        cited = sa.select(SOURCES.c.id).where(SOURCE_TEXT.condition(connection, words))
+        if connection.execute(cited.limit(1)).first() is not None:
+            parts.append((sa.select(SLOTS.c.slot).where(SLOTS.c.source.in_(cited), *rest), SLOTS.c.slot))
+    return [(part.where(key.between(first, last)), key) for part, key in parts]
+
+
+def _tag_as_text(tag: str | None) -> str | None:
+    """A question that all slots with the tag answer, and some others; None for a tag without letters and digits."""
+    return f'"{tag}"' if tag is not None and any(map(str.isalnum, tag)) else None
+
+
+def _bounds(connection: sa.Connection, where: Where) -> tuple[int, int] | None:
+    """The lowest and highest id in a layer or shard, so that nothing elsewhere is looked at; None if it is empty."""
+    if where.layer is None and where.shard is None:
+        return 1, _HIGHEST
+    ends = [
+        connection.execute(
+            sa.select(end(SLOTS.c.slot)).where(SLOTS.c.shard == shard, SLOTS.c.alive == 1)
+        ).scalar()
+        for shard in _shards(connection, where)
+        for end in (sa.func.min, sa.func.max)
+    ]
+    found = [int(end) for end in ends if end is not None]
+    return (min(found), max(found)) if found else None
 
 
 def _shards(connection: sa.Connection, where: Where) -> list[int]:

@@ -17,7 +17,9 @@ from mindset.database.migrations import Migration, Schema
 
 __all__ = ["EDITS", "FREE_ROWS", "META", "SCHEMA", "SHARDS", "SLOTS", "SLOT_TEXT", "SOURCES", "SOURCE_TEXT"]
 
-SLOT_TEXT = FullText("slots", ("label", "tags"), key="version")
+_OF_VERSIONS = FullText("slots", ("label", "tags"), key="version")
+"""As it was before step 3."""
+SLOT_TEXT = FullText("slots", ("label", "tags"), key="slot", only="alive")
 SOURCE_TEXT = FullText("sources", ("name", "text"))
 
 _TABLES = """
@@ -63,8 +65,8 @@ SCHEMA = Schema(
             1,
             "shards, slots, sources, edits",
             tuple(statement for part in _TABLES.split(";") if (statement := part.strip())),
-            sqlite=(*SLOT_TEXT.statements("sqlite"), *SOURCE_TEXT.statements("sqlite")),
-            postgresql=(*SLOT_TEXT.statements("postgresql"), *SOURCE_TEXT.statements("postgresql")),
+            sqlite=(*_OF_VERSIONS.statements("sqlite"), *SOURCE_TEXT.statements("sqlite")),
+            postgresql=(*_OF_VERSIONS.statements("postgresql"), *SOURCE_TEXT.statements("postgresql")),
         ),
         Migration(
             2,
@@ -73,6 +75,18 @@ SCHEMA = Schema(
                 "CREATE INDEX slots_page ON slots (shard, slot) WHERE alive = 1",
                 "CREATE INDEX slots_pinned ON slots (slot) WHERE alive = 1 AND pinned = 1",
                 "CREATE INDEX slots_suppressed ON slots (slot) WHERE alive = 1 AND weight = 0",
+            ),
+        ),
+        Migration(
+            3,
+            "full text in the order of slots",
+            ("CREATE INDEX slots_cited ON slots (source, slot) WHERE alive = 1 AND source IS NOT NULL",),
+            sqlite=(
+                "DROP TRIGGER slots_text_insert",
+                "DROP TRIGGER slots_text_delete",
+                "DROP TRIGGER slots_text_update",
+                "DROP TABLE slots_text",
+                *SLOT_TEXT.statements("sqlite"),
             ),
         ),
     ),
