@@ -7,7 +7,6 @@ The twelve bars of the store's design and what else its size must not spoil. Row
 from __future__ import annotations
 
 from benchmarks.rows import open_bench
-from benchmarks.store_decoding import decoding_rows
 from benchmarks.store_disk import disk_rows
 from benchmarks.store_kill import kill_rows
 from benchmarks.store_ram import ram_rows
@@ -26,7 +25,6 @@ def main() -> None:
     scale_out_rows(bench)
     recall_rows(bench)
     scale_rows(bench)
-    decoding_rows(bench)
     ram_rows(bench)
 
 

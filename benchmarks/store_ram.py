@@ -1,6 +1,6 @@
 """A million slots a layer with `--ram`: how much of them is in RAM while a model decodes, and how fast it still is.
 
-The memory of `store_decoding`, saved as a model folder with its indexes, is opened in a process of its own, after the
+The memory of `store_student`, saved as a model folder with its indexes, is opened in a process of its own, after the
 model of ten thousand slots has run there. What is resident is sampled by a thread every 5 ms, anonymous pages and
 files' together, and counted from before the large model was opened: so all that it keeps of its slots counts.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import ROOT, Bench, Measured, shared_data
-from benchmarks.store_decoding import CANDIDATES, FEW, NOISE, K, chosen_index, student
+from benchmarks.store_student import CANDIDATES, FEW, NOISE, K, chosen_index, student
 from benchmarks.timing import missing, scratch
 from mindset.graft.bank import MirrorBank
 from mindset.graft.calibration import own_samples
@@ -84,11 +84,11 @@ def _index(folder: Path, model: Any, tokens: torch.Tensor, told: dict[str, Any])
     """Lists of recorded queries, noted as chosen; the recall that they have is told."""
     with SlabStore(folder / "memory") as store:
         for info in store.shards():
-            index = chosen_index(store, model, tokens, info.layer, told)
+            index, probes = chosen_index(store, model, tokens, info.layer, told)
             place = IndexPlace.of(store.folder, info.layer, info.name, store.memory.generation)
             index.save(place)
             recall = told[f"recall@{K} in layer {info.layer}"]
-            best = Point("queries", 0, 1, recall, 0.0)
+            best = Point("queries", 0, probes, recall, 0.0)
             wanted = Wanted(K, CANDIDATES)
             Choice(info.layer, info.name, index.search_exactly.count, "ivf", "for this benchmark", best, wanted, 128,
                    0.0, (best,)).save(place)  # fmt: skip

@@ -230,3 +230,34 @@ def test_what_cannot_be_meant_of_counting(
 ) -> None:
     given = [str(one).format(student).replace("TEACHER", str(teacher)) for one in arguments]
     assert sentence in " ".join(run(*given, code=2).stderr.split())
+
+
+def test_a_memory_of_an_older_release_says_what_to_do_and_keeps_everything(student: Path) -> None:
+    before = ask("memory", "search", student, "--limit", 1000)
+    make_older(student)
+    told = run("memory", "stats", student, code=1)
+    assert "`mindset memory migrate DIR`" in told.stderr
+    assert "this release reads them" in run("memory", "migrate", student).stdout
+    assert ask("memory", "migrate", student)["slots"] > 0
+    assert ask("memory", "search", student, "--limit", 1000) == before
+    assert ask("memory", "verify", student)["wrong"] == []
+
+
+def make_older(student: Path) -> None:
+    """Take back step 3 of the store's tables."""
+    from mindset.database.engine import open_engine, sqlite_url, writing
+    from mindset.store.schema import SCHEMA
+
+    (database,) = (student / "memory").glob("slots.*.sqlite")
+    engine = open_engine(sqlite_url(database))
+    with writing(engine) as connection:
+        for trigger in ("insert", "delete", "update"):
+            connection.exec_driver_sql(f"DROP TRIGGER slots_text_{trigger}")
+        for gone in ("TABLE slots_text", "VIEW slots_text_rows", "INDEX slots_cited"):
+            connection.exec_driver_sql(f"DROP {gone}")
+        for statement in SCHEMA.migrations[0].sqlite[:5]:
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(
+            "DELETE FROM mindset_migrations WHERE schema_name = 'store' AND number = 3"
+        )
+    engine.dispose()

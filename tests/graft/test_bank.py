@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mindset.errors import BankSizeError, UsageError
+from mindset.graft import bank as bank_module
 from mindset.graft.bank import MirrorBank
 from mindset.graft.families import FeedForward
 from mindset.graft.propose import ProposerSpec
@@ -136,6 +137,23 @@ def test_one_token_fetches_only_what_the_candidates_need(monkeypatch):
         bank(make_x(1, 4))
     assert fetched == [6]
     assert modulator.shape[0] == 50
+
+
+@pytest.mark.parametrize("k", [None, 3])
+@pytest.mark.parametrize("kind", ["all", "score"])
+def test_a_long_prompt_before_a_large_memory_is_read_in_pieces(kind, k, monkeypatch):
+    spec = ProposerSpec("score", 6) if kind == "score" else None
+    bank, x, sizes = make_bank(20, 5, 4, k=k, propose=spec), make_x(11, 4), []
+    plain = bank._read_at_once
+    monkeypatch.setattr(bank, "_read_at_once", lambda x, watched: sizes.append(len(x)) or plain(x, watched))
+    with torch.no_grad():
+        whole = bank(x)
+        monkeypatch.setattr(bank_module, "MOST_NUMBERS", 4 * bank.n_slots + 1)
+        pieces = bank(x)
+    assert sizes == [11, 4, 4, 3]
+    torch.testing.assert_close(whole, pieces)
+    bank(x)  # where gradients are wanted it is one
+    assert sizes[4:] == [11]
 
 
 def test_the_negative_half_of_silu_is_kept():

@@ -438,6 +438,29 @@ def verify(ctx: click.Context, place: Path | str, as_json: bool) -> None:
         ctx.exit(1)
 
 
+@memory.command("migrate")
+@options.model_folder
+@options.json_option
+def migrate(folder: Path, as_json: bool) -> None:
+    """Bring a memory of an older release to what this one reads.
+
+    Slots, edits and what can be undone stay. Commands that change a memory do so by themselves; those that read one
+    write nothing, and say when it is needed.
+
+    \b
+    Example:
+      mindset memory migrate smol
+    """
+    from mindset.store.memory import Memory
+
+    with Memory(folder) as opened:
+        slots = opened.store.count()
+    if as_json:
+        render.print_json({"slots": slots})
+    else:
+        render.say(f"{folder}: {slots:,} slots, as this release reads them")
+
+
 @memory.command("sql")
 @options.memory_place
 @click.argument("statement")

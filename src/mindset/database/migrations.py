@@ -70,6 +70,8 @@ class Schema:
     name: str
     """Name of the package: store, calls, agent."""
     migrations: tuple[Migration, ...]
+    remedy: str = "open it once for writing, which migrates it"
+    """What to do with a database of an older release that is opened for reading."""
 
     def __post_init__(self) -> None:
         if [step.number for step in self.migrations] != list(range(1, len(self.migrations) + 1)):
@@ -100,7 +102,7 @@ class Schema:
         if done < self.version:
             raise FormatError(
                 f"{self._place(engine)} has version {done} of {self.name}, this release reads {self.version}; "
-                "open it once for writing, which migrates it"
+                f"{self.remedy}"
             )
 
     def _found(self, engine: sa.Engine) -> int:

@@ -35,6 +35,8 @@ __all__ = ["Bank", "MirrorBank", "top_mask"]
 GATHER_LIMIT = 2
 """Most tokens for which gathering rows beats masked products."""
 
+MOST_NUMBERS = 1 << 26
+"""Weights of slots that reading makes at once where nothing is trained: 256 MB in float32."""
 _RMS_DECAY = 0.99
 """How slowly `modulator_rms` follows the training batches."""
 
@@ -267,10 +269,18 @@ class MirrorBank(Bank):
         watched = self.recorder is not None or self.training
         if self.reader is not None and not watched:
             out = self.reader(self, x)
-        else:
-            few = x.shape[0] <= self.gather_limit and not watched
-            out = self._read_few(x) if few and self.k is not None else self.read_masked(x)
+        elif watched or torch.is_grad_enabled() or x.shape[0] * self.n_slots <= MOST_NUMBERS:
+            out = self._read_at_once(x, watched)
+        else:  # a long prompt before a large memory
+            pieces = x.split(max(1, MOST_NUMBERS // self.n_slots))
+            out = torch.cat([self._read_at_once(piece, watched) for piece in pieces])
         return out if self.bias is None else out + self.bias
+
+    def _read_at_once(
+        self, x: Float[Tensor, "tokens d_model"], watched: bool
+    ) -> Float[Tensor, "tokens d_model"]:
+        few = x.shape[0] <= self.gather_limit and not watched
+        return self._read_few(x) if few and self.k is not None else self.read_masked(x)
 
     # ---- many tokens: masked products -------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ SCHEMA = Schema(
             ),
         ),
     ),
+    remedy="`mindset memory migrate DIR` brings it there and changes nothing else",
 )
 
 
