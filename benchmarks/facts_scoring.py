@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,20 @@ def read_records(shared: Path, start: int, count: int) -> list[Record]:
     return list(found.values())
 
 
-def relation_prompts(shared: Path, count: int, seed: int) -> list[str]:
-    """Prompts of `facts/relations`, drawn over all relations."""
+def relation_prompts(shared: Path, count: int, seed: int, without: Sequence[str] = ()) -> list[str]:
+    """Prompts of `facts/relations`, drawn over all relations; none that names a subject of `without`.
+
+    `Vijayawada Junction railway station is in the country of` asks for a fact that puts that station elsewhere, so an
+    answer that changes is none that should have stayed.
+    """
     prompts = []
     for path in sorted((shared / "facts" / "relations").glob("*/*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
         template = told["prompt_templates"][0]
         prompts += [template.replace("{}", sample["subject"]) for sample in told["samples"]]
     rng = np.random.default_rng(seed)
-    return [prompts[i] for i in rng.permutation(len(prompts))[:count]]
+    drawn = (prompts[i] for i in rng.permutation(len(prompts)))
+    return list(islice((one for one in drawn if not any(name in one for name in without)), count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,7 @@ def state_before(
     prompts = {
         "neighbours": [record.neighbour for record in records],
         "same subject": same,
-        "relations": relation_prompts(shared, relations, seed),
+        "relations": relation_prompts(shared, relations, seed, [one.fact.subject for one in records]),
     }
     text = (shared / "text" / "wikitext2-valid.txt").read_text(encoding="utf-8")[:60_000]
     ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
