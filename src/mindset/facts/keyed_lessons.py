@@ -32,6 +32,8 @@ _MOST_GUARDS = 6
 """Prompts at which a key fires though it should not, that its value is held back at."""
 _MENTION = "We read about {} yesterday"
 """A text with a name in it."""
+_BEGINNING = "{} is"
+"""One that begins with it, where a block sees less of a name and more of the place."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,14 @@ class _Names:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int) -> None:
         self.model, self.tokenizer, self.layer = model, tokenizer, layer
-        self.known = dict(zip(NAMES, self._ends(NAMES), strict=True))
+        inside, first = self._ends(NAMES), self._ends(NAMES, _BEGINNING)
+        self.known = {name: torch.stack(ends) for name, *ends in zip(NAMES, inside, first, strict=True)}
 
     def keys(
         self, subject: str, inputs: Float[Tensor, "texts d_model"], background: Background
     ) -> list[RadiusKey]:
         """Balls around the subject; told from other names as far as its place in the first text stays inside."""
-        others = torch.stack([self.known[name] for name in other_names(subject)])
+        others = torch.cat([self.known[name] for name in other_names(subject)])
         made = namesakes(subject)
         same_end = torch.stack(self._ends(made)) if made else None
         for known in (
@@ -95,8 +98,8 @@ class _Names:
                 return found
         return found
 
-    def _ends(self, names: Sequence[str]) -> list[Float[Tensor, " d_model"]]:
-        cuts = [cut_at_subject(self.tokenizer, _MENTION.format(name), name) for name in names]
+    def _ends(self, names: Sequence[str], text: str = _MENTION) -> list[Float[Tensor, " d_model"]]:
+        cuts = [cut_at_subject(self.tokenizer, text.format(name), name) for name in names]
         return [one[self.layer][0] for one in inputs_from_cuts(self.model, cuts, (self.layer,))]
 
 
