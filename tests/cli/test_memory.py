@@ -251,7 +251,7 @@ def make_older(student: Path) -> None:
     (database,) = (student / "memory").glob("slots.*.sqlite")
     engine = open_engine(sqlite_url(database))
     with writing(engine) as connection:
-        for trigger in ("insert", "delete", "update"):
+        for trigger in ("insert", "delete", "update_out", "update_in"):
             connection.exec_driver_sql(f"DROP TRIGGER slots_text_{trigger}")
         for gone in ("TABLE slots_text", "VIEW slots_text_rows", "INDEX slots_cited"):
             connection.exec_driver_sql(f"DROP {gone}")

@@ -8,7 +8,7 @@ of the change; it holds no text of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,12 @@ class FullText:
     key: str = "id"
     """A column of whole numbers that tells its rows, or those of `only`, apart; pages in its order are fast."""
     only: str | None = None
-    """A column of 0 and 1: rows with 0 are not looked for, and who asks leaves them out in any case."""
+    """SQL over `{row}column`, such as `{row}alive = 1`: what other rows say is not looked for.
+
+    SQLite does not index them; who asks leaves them out in any case, unless they have no words.
+    """
+    only_by: tuple[str, ...] = ()
+    """Columns that `only` looks at beside `columns`."""
 
     def statements(self, dialect: Dialect) -> tuple[str, ...]:
         """What a migration runs to make the index, rows that are there already included."""
@@ -122,29 +127,35 @@ class FullText:
     def _sqlite(self) -> tuple[str, ...]:
         # Names are ours, from the code.
         name, columns = f"{self.table}_text", ", ".join(self.columns)
-        new = ", ".join(f"new.{column}" for column in self.columns)
-        old = ", ".join(f"old.{column}" for column in self.columns)
-        came, gone = self._row("new", new), self._row("old", old, "'delete', ")
-        put = f"INSERT INTO {name}(rowid, {columns}) {came};"
-        take = f"INSERT INTO {name}({name}, rowid, {columns}) {gone};"
         content = f"{name}_rows" if self.only else self.table
         options = f"content='{content}', content_rowid='{self.key}', tokenize='unicode61 remove_diacritics 0'"
-        changes = f"UPDATE OF {self.key}, {columns}" + (f", {self.only}" if self.only else "")
-        looked_at = f"SELECT {self.key}, {columns} FROM {self.table} WHERE {self.only} = 1"  # noqa: S608
+        looked_at = f"SELECT {self.key}, {columns} FROM {self.table} WHERE {self._if('')}"  # noqa: S608
         return (
             *((f"CREATE VIEW {content} AS {looked_at}",) if self.only else ()),
             f"CREATE VIRTUAL TABLE {name} USING fts5({columns}, {options})",
             f"INSERT INTO {name}({name}) VALUES ('rebuild')",  # noqa: S608
-            f"CREATE TRIGGER {name}_insert AFTER INSERT ON {self.table} BEGIN {put} END",
-            f"CREATE TRIGGER {name}_delete AFTER DELETE ON {self.table} BEGIN {take} END",
-            f"CREATE TRIGGER {name}_update AFTER {changes} ON {self.table} BEGIN {take} {put} END",
+            *self._triggers(name),
         )
 
-    def _row(self, which: str, columns: str, first: str = "") -> str:
-        """What a trigger hands on of the `new` or `old` row."""
+    def _triggers(self, name: str) -> Iterator[str]:
+        """Keep it in step; conditions stand before what is done, where they cost nothing for rows without words."""
+        columns = ", ".join(self.columns)
+        new, old = (", ".join(f"{row}.{column}" for column in self.columns) for row in ("new", "old"))
+        put = f"INSERT INTO {name}(rowid, {columns}) VALUES (new.{self.key}, {new});"  # noqa: S608
+        take = f"INSERT INTO {name}({name}, rowid, {columns}) VALUES ('delete', old.{self.key}, {old});"  # noqa: S608
+        came = f" WHEN {self._if('new.')}" if self.only else ""
+        gone = f" WHEN {self._if('old.')}" if self.only else ""
+        changes = f"UPDATE OF {', '.join((self.key, *self.columns, *self.only_by))} ON {self.table}"
+        yield f"CREATE TRIGGER {name}_insert AFTER INSERT ON {self.table}{came} BEGIN {put} END"
+        yield f"CREATE TRIGGER {name}_delete AFTER DELETE ON {self.table}{gone} BEGIN {take} END"
         if self.only is None:
-            return f"VALUES ({first}{which}.{self.key}, {columns})"
-        return f"SELECT {first}{which}.{self.key}, {columns} WHERE {which}.{self.only} = 1"
+            yield f"CREATE TRIGGER {name}_update AFTER {changes} BEGIN {take} {put} END"
+        else:
+            yield f"CREATE TRIGGER {name}_update_out BEFORE {changes}{gone} BEGIN {take} END"
+            yield f"CREATE TRIGGER {name}_update_in AFTER {changes}{came} BEGIN {put} END"
+
+    def _if(self, row: str) -> str:
+        return "" if self.only is None else self.only.format(row=row)
 
     def _postgresql(self) -> tuple[str, ...]:
         name = f"{self.table}_text"

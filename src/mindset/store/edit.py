@@ -21,14 +21,24 @@ from jaxtyping import Int64
 from mindset.errors import MissingError, UsageError
 from mindset.store.bulk import VERSION_COLUMNS, put_versions
 from mindset.store.records import check_names
-from mindset.store.schema import FREE_ROWS, META, SHARDS, SLOTS, SOURCES
+from mindset.store.schema import FREE_ROWS, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
 from mindset.store.slab import STORAGE
 from mindset.store.slots import Change, Ids, NewSlot
 
-__all__ = ["Edit", "NewShard", "now"]
+__all__ = ["Edit", "NewShard", "now", "raise_number"]
+
+_RAISE = sa.text("UPDATE meta SET value = value + :by WHERE name = :name RETURNING value")
 
 _CHUNK = 500
+_OF_A_VERSION = ("version", "alive", "born", "died")
+"""Columns that an edit gives to what it bears; the others are the slot's."""
+
+
+class _Nowhere:
+    """What a slot cites that cites nothing."""
+
+    source = start = stop = None
 
 
 @dataclass(frozen=True)
@@ -131,20 +141,18 @@ class Edit:
         crcs: Int64[np.ndarray, " n"],
     ) -> Int64[np.ndarray, " n"]:
         """New slots whose vectors lie in `rows`; returns their ids."""
-        first = self._reserve("next_slot", len(new))
-        made = now()
-        values = [
-            {
-                "slot": first + i, "shard": shard, "head": one.head, "row": int(row), "crc": int(crc),
-                "source": None if one.cites is None else one.cites.source,
-                "start": None if one.cites is None else one.cites.start,
-                "stop": None if one.cites is None else one.cites.stop,
-                "created": one.created or made, "label": one.label, "tags": json.dumps(one.tags) if one.tags else "[]",
-                "pinned": int(one.pinned), "weight": one.weight,
-            }
-            for i, (one, row, crc) in enumerate(zip(new, rows, crcs, strict=True))
-        ]  # fmt: skip
-        self._put(values)
+        first, made = self._reserve("next_slot", len(new)), now()
+        if not len(new) == len(rows) == len(crcs):
+            raise ValueError(f"{len(new)} slots, {len(rows)} rows and {len(crcs)} checksums")
+        cites = [one.cites or _Nowhere for one in new]
+        self._put_columns(
+            len(new), slot=range(first, first + len(new)), shard=itertools.repeat(shard),
+            head=[one.head for one in new], row=rows.tolist(), crc=crcs.tolist(), source=[one.source for one in cites],
+            start=[one.start for one in cites], stop=[one.stop for one in cites],
+            created=[one.created or made for one in new], label=[one.label for one in new],
+            tags=[json.dumps(one.tags) if one.tags else "[]" for one in new],
+            pinned=[int(one.pinned) for one in new], weight=[one.weight for one in new],
+        )  # fmt: skip
         return np.arange(first, first + len(new), dtype=np.int64)
 
     def fill(
@@ -155,22 +163,13 @@ class Edit:
         crcs: Int64[np.ndarray, " n"],
     ) -> None:
         """New slots of which nothing is known but where they stand, however many: those that came with a model."""
-        slot, version = (self._reserve(name, len(rows)) for name in ("next_slot", "next_version"))
-        plain = {
-            "shard": shard, "alive": 1, "born": self.id, "created": now(), "label": "", "tags": "[]", "pinned": 0,
-            "weight": 1.0,
-        }  # fmt: skip
-        columns: dict[str, Iterable[Any]] = {
-            name: itertools.repeat(plain.get(name)) for name in VERSION_COLUMNS
-        }
-        columns |= {
-            "version": itertools.count(version),
-            "slot": itertools.count(slot),
-            "head": heads.tolist(),
-            "row": rows.tolist(),
-        }
-        columns["crc"] = crcs.tolist()
-        put_versions(self.connection, zip(*columns.values(), strict=False))
+        slot = self._reserve("next_slot", len(rows))
+        plain = {name: itertools.repeat(None) for name in ("source", "start", "stop")}
+        self._put_columns(
+            len(rows), slot=itertools.count(slot), shard=itertools.repeat(shard), head=heads.tolist(),
+            row=rows.tolist(), crc=crcs.tolist(), created=itertools.repeat(now()), label=itertools.repeat(""),
+            tags=itertools.repeat("[]"), pinned=itertools.repeat(0), weight=itertools.repeat(1.0), **plain,
+        )  # fmt: skip
 
     def move(self, ids: Ids, rows: Int64[np.ndarray, " n"], crcs: Int64[np.ndarray, " n"]) -> None:
         """The slots' vectors are now in other rows, which hold what they were edited to."""
@@ -209,24 +208,36 @@ class Edit:
         return [found[i] for i in wanted]
 
     def _put(self, values: list[dict[str, Any]]) -> None:
-        if not values:
+        names = [name for name in VERSION_COLUMNS if name not in _OF_A_VERSION]
+        self._put_columns(len(values), **{name: [value[name] for value in values] for name in names})
+
+    def _put_columns(self, count: int, **given: Iterable[Any]) -> None:
+        """New versions that this edit bore, column by column."""
+        if not count:
             return
-        first = self._reserve("next_version", len(values))
-        for i, value in enumerate(values):
-            value.update(version=first + i, alive=1, born=self.id, died=None)
-        put_versions(self.connection, [tuple(map(value.get, VERSION_COLUMNS)) for value in values])
+        version = self._reserve("next_version", count)
+        columns = given | {
+            "version": range(version, version + count),
+            "alive": itertools.repeat(1),
+            "born": itertools.repeat(self.id),
+            "died": itertools.repeat(None),
+        }
+        put_versions(self.connection, zip(*map(columns.__getitem__, VERSION_COLUMNS), strict=False))
 
     def _reserve(self, name: str, count: int) -> int:
         """The first of `count` numbers that were never given before."""
-        here = META.c.name == name
-        self.connection.execute(sa.update(META).where(here).values(value=META.c.value + count))
-        return int(self.connection.execute(sa.select(META.c.value).where(here)).scalar_one()) - count
+        return raise_number(self.connection, name, count) - count
 
     def _top(self, shard: int) -> int:
         top = self.connection.execute(sa.select(SHARDS.c.top).where(SHARDS.c.id == shard)).scalar()
         if top is None:
             raise MissingError(f"there is no shard {shard}")
         return int(top)
+
+
+def raise_number(connection: sa.Connection, name: str, by: int) -> int:
+    """Add to a number of `meta`; returns what it is then."""
+    return int(connection.execute(_RAISE, {"name": name, "by": by}).scalar_one())
 
 
 def now() -> str:

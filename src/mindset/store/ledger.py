@@ -24,7 +24,7 @@ from jaxtyping import Int64
 from mindset.database.engine import reading, writing
 from mindset.errors import MissingError
 from mindset.store.bulk import read_columns
-from mindset.store.edit import Edit, now
+from mindset.store.edit import Edit, now, raise_number
 from mindset.store.schema import EDITS, FREE_ROWS, META, SCHEMA, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
 from mindset.store.slots import Citation, Ids, SlotRecord
@@ -241,8 +241,7 @@ def _meta(connection: sa.Connection, name: str) -> int:
 
 
 def _next_generation(connection: sa.Connection) -> int:
-    connection.execute(sa.update(META).where(META.c.name == "generation").values(value=META.c.value + 1))
-    return _meta(connection, "generation")
+    return raise_number(connection, "generation", 1)
 
 
 def _next_edit(connection: sa.Connection) -> int:

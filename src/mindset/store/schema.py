@@ -19,7 +19,10 @@ __all__ = ["EDITS", "FREE_ROWS", "META", "SCHEMA", "SHARDS", "SLOTS", "SLOT_TEXT
 
 _OF_VERSIONS = FullText("slots", ("label", "tags"), key="version")
 """As it was before step 3."""
-SLOT_TEXT = FullText("slots", ("label", "tags"), key="slot", only="alive")
+SLOT_TEXT = FullText(
+    "slots", ("label", "tags"), "slot",
+    only="{row}alive = 1 AND ({row}label <> '' OR {row}tags <> '[]')", only_by=("alive",),
+)  # fmt: skip
 SOURCE_TEXT = FullText("sources", ("name", "text"))
 
 _TABLES = """

@@ -177,7 +177,8 @@ class Slab:
                     empty = np.empty(shape, storage)
                     empty.flags.writeable = False
                     return cls(path, header, empty)
-                return cls(path, header, np.memmap(file, storage, "r", HEADER_BYTES, shape))
+                rows = np.memmap(file, storage, "r", HEADER_BYTES, shape)
+                return cls(path, header, np.asarray(rows))  # each index into a memmap would make another
         except FileNotFoundError as error:
             raise MissingError(f"{path}: there is no such slab file; {_REMEDY}") from error
 

@@ -36,9 +36,9 @@ class SlabVectors:
 
     def get(self, shard: ShardInfo, field: str, rows: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n d"]:
         """A copy of some slots' rows of one field."""
+        if not len(rows) or rows.max() < shard.sealed:
+            return self._sealed(shard, field).take(rows, axis=0)
         grown = rows >= shard.sealed
-        if not grown.any():
-            return np.asarray(self._sealed(shard, field)[rows])
         late = self._rows(shard, field).read(rows[grown] - shard.sealed)
         if grown.all():
             return late
