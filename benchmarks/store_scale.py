@@ -87,6 +87,8 @@ def _pages(bench: Bench) -> None:
         "all": Where(),
         "rare word": Where(text="rare"),
         "common word": Where(text="common"),
+        "common word, first layer": Where(text="common", layer=0),
+        "common word, last layer": Where(text="common", layer=3),
         "tag": Where(tag="seen"),
         "pinned": Where(pinned=True),
         "not pinned": Where(pinned=False),
@@ -108,7 +110,7 @@ def _pages(bench: Bench) -> None:
             max(taken.values()), extra={"ms": taken, "median_ms": statistics.median(taken.values())}
         )
 
-    bench.row(f"a page of {n:,} slots", measure, unit="ms, the slowest of 9 questions",
+    bench.row(f"a page of {n:,} slots", measure, unit=f"ms, the slowest of {len(questions)} questions",
               settings={"n": n, "page": 20}, bar="<= 100")  # fmt: skip
 
 
