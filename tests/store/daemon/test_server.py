@@ -115,7 +115,10 @@ def kill_and_check(folder: Path, daemon: Start, kills: int) -> int:
         with RemoteStore(one.url) as store:
             writer = threading.Thread(target=write_until_killed, args=(store, said, steps))
             writer.start()
-            time.sleep(0.2 + rng.random() * 0.4)
+            until = time.monotonic() + 30
+            while not said and time.monotonic() < until:  # a busy machine takes its time
+                time.sleep(0.01)
+            time.sleep(rng.random() * 0.4)
             one.kill()
             writer.join(30)
         assert default_socket(folder).is_socket()
@@ -129,7 +132,7 @@ def kill_and_check(folder: Path, daemon: Start, kills: int) -> int:
 def test_after_kills_what_was_acknowledged_is_there_and_the_socket_is_replaced(
     folder: Path, daemon: Start
 ) -> None:
-    assert kill_and_check(folder, daemon, 3) > 3
+    assert kill_and_check(folder, daemon, 3) >= 3
     daemon(folder).started().stop()
     with Memory(folder) as memory:
         held = memory.store.count()
