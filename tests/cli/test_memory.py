@@ -233,6 +233,7 @@ def test_what_cannot_be_meant_of_counting(
 
 
 def test_a_memory_of_an_older_release_says_what_to_do_and_keeps_everything(student: Path) -> None:
+    run("memory", "pin", student, 1)
     before = ask("memory", "search", student, "--limit", 1000)
     make_older(student)
     told = run("memory", "stats", student, code=1)
