@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store.mapped import is_mapped
 
 from mindset.errors import DiskFullError, FormatError, MissingError, UsageError
 from mindset.store.slab import HEADER_BYTES, STORAGE, Slab
@@ -86,7 +87,7 @@ def test_a_slab_can_be_rewritten_from_its_own_map(tmp_path: Path) -> None:
 
 def test_the_rows_are_a_read_only_map_and_load_is_a_copy(tmp_path: Path) -> None:
     slab = small_slab(tmp_path)
-    assert isinstance(slab.rows, np.memmap)
+    assert is_mapped(slab.rows)
     with pytest.raises(ValueError, match="read-only"):
         slab.rows[0] = 1
     copy = slab.load()
