@@ -169,11 +169,21 @@ def _ours(
 
         bench.row(f"ours, {len(records)} held: {name}", measure, unit=unit, settings=shown, bar=bar)
 
+    def cost() -> float:  # asked for alone, nothing is scored
+        return (
+            float(kept["extra"]["seconds_a_fact"]) if "extra" in kept else _seconds(opened, records, settings)
+        )
+
     for name, bar in BARS.items():
         row(name, lambda name=name: figures()[name], "of facts or prompts", bar)  # type: ignore[misc]
     row("KL on unrelated text", lambda: figures()["kl a token"], "nats a token", None)
-    bench.row(f"ours, {len(records)} held: seconds a fact", lambda: Measured(_seconds(opened, records, settings)),
-              unit="s", settings=shown, bar="<= 5")  # fmt: skip
+    bench.row(
+        f"ours, {len(records)} held: seconds a fact",
+        lambda: Measured(cost()),
+        unit="s",
+        settings=shown,
+        bar="<= 5",
+    )
     row("bytes a fact on disk", lambda: float(kept["extra"]["bytes_a_fact"]), "bytes", "<= 4000")
     row("logits differ after taking off, or slots damaged", lambda: float(not kept["same"]) +
         kept["extra"]["slots_damaged"], "differences", "<= 0")  # fmt: skip

@@ -16,6 +16,7 @@ from mindset.cli import failures, memory_index, memory_serve, options, render
 from mindset.cli.memory_evict import evict
 from mindset.cli.memory_facts import insert, learn, mount, overlays, umount
 from mindset.cli.memory_merge import merge
+from mindset.cli.memory_upkeep import migrate, verify
 from mindset.cli.opened_memory import counted, counting_store, reading, tell, writing
 
 if TYPE_CHECKING:
@@ -406,61 +407,6 @@ def import_(place: Path | str, source: Path, as_json: bool) -> None:
         tell(opened, as_json)
 
 
-@memory.command("verify")
-@options.memory_place
-@options.json_option
-@click.pass_context
-def verify(ctx: click.Context, place: Path | str, as_json: bool) -> None:
-    """Compare every byte with its checksum.
-
-    Exit code 1 where one is wrong.
-
-    \b
-    Example:
-      mindset memory verify smol
-    """
-    with reading(place) as opened:
-        files, slots = opened.store.damage(), opened.store.verify()
-        checked = opened.store.count()
-    if as_json:
-        render.print_json(
-            {"slots": checked, "files": [asdict(f) for f in files], "wrong": [asdict(s) for s in slots]}
-        )
-    else:
-        for damage in files:
-            render.say(f"{damage.file}: {damage.message}")
-        for slot in slots:
-            render.say(
-                f"slot {slot.id} (layer {slot.layer}, {slot.shard}, row {slot.row}): its checksum differs"
-            )
-        render.say(f"{checked:,} slots checked, {len(slots)} wrong, {len(files)} damaged files")
-    if files or slots:
-        ctx.exit(1)
-
-
-@memory.command("migrate")
-@options.model_folder
-@options.json_option
-def migrate(folder: Path, as_json: bool) -> None:
-    """Bring a memory of an older release to what this one reads.
-
-    Slots, edits and what can be undone stay. Commands that change a memory do so by themselves; those that read one
-    write nothing, and say when it is needed.
-
-    \b
-    Example:
-      mindset memory migrate smol
-    """
-    from mindset.store.memory import Memory
-
-    with Memory(folder) as opened:
-        slots = opened.store.count()
-    if as_json:
-        render.print_json({"slots": slots})
-    else:
-        render.say(f"{folder}: {slots:,} slots, as this release reads them")
-
-
 @memory.command("sql")
 @options.memory_place
 @click.argument("statement")
@@ -512,7 +458,7 @@ def _print_records(records: list[SlotRecord], used: list[dict[str, Any]]) -> Non
     )
 
 
-for command in (insert, learn, mount, umount, overlays):
+for command in (insert, learn, migrate, mount, umount, overlays, verify):
     memory.add_command(command)
 memory.add_command(evict)
 memory.add_command(merge)

@@ -24,7 +24,7 @@ __all__ = ["NEAR", "REACH", "subject_keys"]
 REACH = 0.3
 """Where a ball ends at most: share of the way from its middle to the mean of all text."""
 NEAR = 0.24
-"""Where it should end: names that nobody thought of (`Eland Mountains`) fall out, and one mention in a hundred."""
+"""Where it should end: names that nobody thought of (`Eland Mountains`) fall out, and hardly a mention does."""
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
 """How much is taken out of a direction of what namesakes have too."""
 _MOST_KEYS = 3
