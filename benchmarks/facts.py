@@ -15,7 +15,7 @@ from benchmarks.rows import open_bench, shared_data
 
 def main() -> None:
     """Measure every row that is not there yet."""
-    bench = open_bench("facts")
+    bench = open_bench("facts", devices=True)
     shared = shared_data()
     if shared is None or not (shared / "facts" / "counterfact.json").exists():
         print("skipped: needs facts/counterfact.json in the shared data (MINDSET_SHARED)")

@@ -31,20 +31,20 @@ def body_rows(bench: Bench, shared: Path) -> None:
 
     def figures() -> dict[str, float]:
         if not kept:
-            kept.update(_figures(shared, count, bench.seed))
+            kept.update(_figures(bench, shared, count))
         return kept
 
     for name, bar in (("objects said while it is on", None), ("answers changed while it is off", "<= 0")):
         bench.row(
             f"body of {count} facts: {name}", lambda name=name: Measured(figures()[name], extra=figures()),  # type: ignore[misc]
-            unit="of facts", settings={"facts": count}, bar=bar,
+            unit="of facts", settings={"facts": count} | bench.where, bar=bar,
         )  # fmt: skip
 
 
-def _figures(shared: Path, count: int, seed: int) -> dict[str, float]:
-    told = _body(shared, count, seed)
+def _figures(bench: Bench, shared: Path, count: int) -> dict[str, float]:
+    told = _body(shared, count, bench.seed)
     prompts, targets = [one["prompt"] for one in told], [one["target"] for one in told]
-    with scratch_model() as (loaded, folder):
+    with scratch_model(bench.device) as (loaded, folder):
         model, tokenizer = loaded.model, loaded.tokenizer
         before = next_tokens(model, tokenizer, prompts)
         knew = [greedy for _, greedy in likelihoods(model, tokenizer, prompts, targets)]

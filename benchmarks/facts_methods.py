@@ -46,13 +46,13 @@ class Held:
 
 
 @contextmanager
-def scratch_model() -> Iterator[tuple[Loaded, Path]]:
+def scratch_model(device: str = "cpu") -> Iterator[tuple[Loaded, Path]]:
     """SmolLM2 with a memory where facts go, k = all, in a folder of its own."""
     folder = Path(tempfile.mkdtemp(prefix="mindset-facts-"))
     try:
         layers = fact_layers_of("smollm2")
         convert("smollm2", folder / "model", ConversionPlan(layers=",".join(map(str, layers))))
-        yield load_teacher(str(folder / "model")), folder / "model"
+        yield load_teacher(str(folder / "model"), device=device), folder / "model"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -94,10 +94,11 @@ def ours(loaded: Loaded, folder: Path, records: Sequence[Record], settings: Writ
 
 def exactly_as_before(loaded: Loaded, folder: Path, prompts: Sequence[str]) -> bool:
     """Whether `loaded` says what `folder` loaded anew says, whole prompts and one-token steps, to the bit."""
-    fresh, name = load(folder), cache_name(loaded.model)
+    fresh, name = load(folder, device=loaded.model.device), cache_name(loaded.model)
     with torch.no_grad():
         for prompt in prompts:
-            ids = torch.tensor([loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+            told = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            ids = torch.tensor([told], device=loaded.model.device)
             for model, said in ((fresh, []), (loaded.model, [])):
                 out = model(ids, use_cache=True)
                 said += [out.logits, model(ids[:, -1:], use_cache=True, **{name: getattr(out, name)}).logits]
@@ -228,7 +229,7 @@ def grace(loaded: Loaded, records: Sequence[Record], radius: float = 1.0, steps:
 def _entry(loaded: Loaded, bank: Any, record: Record, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     prompt = loaded.tokenizer(record.fact.prompt, add_special_tokens=False)["input_ids"]
     target = target_tokens(loaded.tokenizer, record.fact.target)
-    ids, at = torch.tensor([[*prompt, *target]]), len(prompt) - 1
+    ids, at = torch.tensor([[*prompt, *target]], device=loaded.model.device), len(prompt) - 1
     seen: dict[str, torch.Tensor] = {}
 
     def put(_: Any, args: Any, output: Any) -> Any:

@@ -7,6 +7,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,13 @@ MANY_BARS = {"efficacy": ">= 0.90", "efficacy by probability": ">= 0.97"}
 def held_rows(bench: Bench, shared: Path) -> None:
     """Ours at 100 facts, one of them alone, and the others at 100."""
     count = 6 if bench.quick else 100
-    settings = WriteSettings(steps=5) if bench.quick else WriteSettings()
+    settings = _write_settings(bench)
     records = read_records(shared, FIRST_SCORED, count)
     shown = {"facts": count, "first": FIRST_SCORED, "threads": torch.get_num_threads()}
     sizes = {"others": 2 if bench.quick else 20, "relations": 20 if bench.quick else 500,
              "windows": 2 if bench.quick else 40}  # fmt: skip
-    shown["relations on held subjects"] = "left out"
-    with scratch_model() as (loaded, folder):
+    shown |= {"relations on held subjects": "left out"} | bench.where
+    with scratch_model(bench.device) as (loaded, folder):
         kept: dict[str, Any] = {}
 
         def before() -> Before:
@@ -77,16 +78,16 @@ def held_rows(bench: Bench, shared: Path) -> None:
 def many_rows(bench: Bench, shared: Path) -> None:
     """Ours and MEMIT at 1,000 facts; about two hours."""
     count = 8 if bench.quick else 1000
-    settings = WriteSettings(steps=5) if bench.quick else WriteSettings()
+    settings = _write_settings(bench)
     records = read_records(shared, FIRST_SCORED, count)
     sizes = {"others": 2, "relations": 20 if bench.quick else 500, "windows": 2 if bench.quick else 40}
     shown = {"facts": count, "first": FIRST_SCORED, "threads": torch.get_num_threads(), **sizes}
-    shown["relations on held subjects"] = "left out"
+    shown |= {"relations on held subjects": "left out"} | bench.where
     kept: dict[str, Any] = {}
 
     def mine() -> dict[str, float]:
         if not kept:
-            with scratch_model() as (loaded, folder):
+            with scratch_model(bench.device) as (loaded, folder):
                 asked = state_before(
                     loaded.model, loaded.tokenizer, records, shared, **sizes, seed=bench.seed
                 )
@@ -102,7 +103,7 @@ def many_rows(bench: Bench, shared: Path) -> None:
             unit="of facts or prompts", settings=shown | {"write": settings_of(settings)}, bar=bar,
         )  # fmt: skip
     if bench.only in f"MEMIT, {count} held: paraphrase":
-        loaded = load_teacher("smollm2")
+        loaded = load_teacher("smollm2", device=bench.device)
         asked = functools.partial(
             state_before, loaded.model, loaded.tokenizer, records, shared, **sizes, seed=bench.seed
         )
@@ -110,11 +111,17 @@ def many_rows(bench: Bench, shared: Path) -> None:
         _peer(bench, loaded, records, "MEMIT", make, asked, shown)
 
 
+def _write_settings(bench: Bench) -> WriteSettings:
+    """The defaults; on a GPU more facts are written at once, which changes what is drawn for them and no more."""
+    settings = WriteSettings(steps=5) if bench.quick else WriteSettings()
+    return settings if bench.device == "cpu" else replace(settings, together=128)
+
+
 def _changed_weights(
     bench: Bench, shared: Path, records: list[Record], shown: Any, sizes: dict[str, int]
 ) -> None:
     """Peers that change the weights of the plain model; their settings were chosen on 100 records from 0 on."""
-    loaded = load_teacher("smollm2")
+    loaded = load_teacher("smollm2", device=bench.device)
     kept: list[Before] = []
 
     def before() -> Before:
@@ -234,7 +241,8 @@ def _own_slots(loaded: Any, record: Record) -> set[int]:
 
     with listen(loaded.model, hear):
         for prompt in (record.fact.prompt, record.rephrased):
-            loaded.model(torch.tensor([loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]]))
+            told = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            loaded.model(torch.tensor([told], device=loaded.model.device))
     return heard
 
 

@@ -51,6 +51,17 @@ class Bench:
     """Measure rows whose name contains this; empty: all."""
     path: Path
     """Where rows are appended."""
+    device: str = "cpu"
+    """Where models compute, in those benchmarks that ask."""
+
+    @property
+    def where(self) -> dict[str, str]:
+        """What a row's settings say of the device: nothing of a CPU."""
+        if self.device == "cpu":
+            return {}
+        import torch
+
+        return {"device": torch.cuda.get_device_name(self.device)}
 
     def rows(self) -> list[dict[str, Any]]:
         """What has been measured so far."""
@@ -137,8 +148,8 @@ def shared_data() -> Path | None:
     return find_shared(ROOT.parent / "shared")
 
 
-def open_bench(name: str) -> Bench:
-    """Read the command line of a benchmark."""
+def open_bench(name: str, *, devices: bool = False) -> Bench:
+    """Read the command line of a benchmark; `devices`: whether it can compute on a GPU."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument(
         "--quick", action="store_true", help="cut to five minutes; proves the command, claims nothing"
@@ -146,10 +157,13 @@ def open_bench(name: str) -> Bench:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's own choice")
+    if devices:
+        parser.add_argument("--device", default="cpu", help="cpu or cuda; rows of a GPU say so")
     given = parser.parse_args()
     if given.threads:
         import torch
 
         torch.set_num_threads(given.threads)
     folder = ROOT / ("runs/quick" if given.quick else "docs/results")
-    return Bench(name, given.quick, given.seed, given.only, folder / f"{name}.jsonl")
+    path = folder / f"{name}.jsonl"
+    return Bench(name, given.quick, given.seed, given.only, path, given.device if devices else "cpu")

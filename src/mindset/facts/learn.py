@@ -10,7 +10,7 @@ Does not know the command line. Invariant: where anything fails the memory is as
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ __all__ = ["DEPTHS", "Learned", "LearnedFact", "fact_layers", "learn", "learn_in
 DEPTHS = (0.13, 0.53)
 """Shares of the layers below those that recognise subjects and that answer; measured on SmolLM2."""
 FACT_TAG, SUBJECT_TAG = "fact", "subject"
+_TOGETHER = 16
+"""Texts that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -180,17 +182,35 @@ class TargetScore:
 def target_probabilities(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]
 ) -> list[TargetScore]:
-    """The targets after their prompts."""
-    scores = []
-    for fact in facts:
-        prompt = tokenizer(fact.prompt, add_special_tokens=False)["input_ids"]
-        target = target_tokens(tokenizer, fact.target)
-        ids = torch.tensor([[*prompt, *target]], device=model.device)
-        said = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1).cpu()
+    """The targets after their prompts; texts of about one length are read together."""
+    told = [
+        (
+            tokenizer(fact.prompt, add_special_tokens=False)["input_ids"],
+            target_tokens(tokenizer, fact.target),
+        )
+        for fact in facts
+    ]
+    order = sorted(range(len(told)), key=lambda i: sum(map(len, told[i])))
+    found: dict[int, TargetScore] = {}
+    for start in range(0, len(order), _TOGETHER):
+        some = order[start : start + _TOGETHER]
+        found |= dict(zip(some, _scores(model, [told[i] for i in some]), strict=True))
+    return [found[i] for i in range(len(told))]
+
+
+def _scores(
+    model: PreTrainedModel, texts: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> Iterator[TargetScore]:
+    """Prompts and their targets flush left: what stands behind a text does not change it."""
+    rows = [[*prompt, *target] for prompt, target in texts]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
+    logits = model(ids, use_cache=False).logits
+    for said, (prompt, target) in zip(logits, texts, strict=True):
+        own = said[len(prompt) - 1 :][: len(target)].float().log_softmax(-1).cpu()
         wanted = torch.tensor(target)
-        likelihood = said[torch.arange(len(target)), wanted].sum()
-        scores.append(TargetScore(float(likelihood.exp()), bool((said.argmax(-1) == wanted).all())))
-    return scores
+        likelihood = own[torch.arange(len(wanted)), wanted].sum()
+        yield TargetScore(float(likelihood.exp()), bool((own.argmax(-1) == wanted).all()))
 
 
 class _Writing:
