@@ -34,6 +34,8 @@ _MENTION = "We read about {} yesterday"
 """A text with a name in it."""
 _BEGINNING = "{} is"
 """One that begins with it, where a block sees less of a name and more of the place."""
+_FIRST_TOKENS = 2000
+"""Tokens of the vocabulary that stand for whatever a text may begin with."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,36 @@ class _Names:
         self.model, self.tokenizer, self.layer = model, tokenizer, layer
         inside, first = self._ends(NAMES), self._ends(NAMES, _BEGINNING)
         self.known = {name: torch.stack(ends) for name, *ends in zip(NAMES, inside, first, strict=True)}
+        self.beginnings = self._beginnings()
 
     def keys(
         self, subject: str, inputs: Float[Tensor, "texts d_model"], background: Background
     ) -> list[RadiusKey]:
         """Balls around the subject; told from other names as far as its place in the first text stays inside."""
-        others = torch.cat([self.known[name] for name in other_names(subject)])
+        told = subject.lower()
+        begun = torch.stack([seen for word, seen in self.beginnings if not word or word not in told])
+        others = torch.cat([begun, *(self.known[name] for name in other_names(subject))])
         made = namesakes(subject)
         same_end = torch.stack(self._ends(made)) if made else None
         for known in (
             (others, same_end, NEAR),
             (others, same_end, REACH),
             (others, None, REACH),
-            (None, None, REACH),
-            (None, None, 2 * REACH),
+            (begun, None, REACH),
         ):
             found = subject_keys(inputs, background, *known)
             if any(float(ball.margins(inputs[:1].cpu())) > 0 for ball in found):
                 return found
         return found
+
+    def _beginnings(self) -> list[tuple[str, Float[Tensor, " d_model"]]]:
+        """Words, and what the layer sees where a text begins with them."""
+        special = set(self.tokenizer.all_special_ids)
+        drawn = torch.randperm(len(self.tokenizer), generator=torch.Generator().manual_seed(0)).tolist()
+        ids = [one for one in drawn if one not in special][:_FIRST_TOKENS]
+        seen = inputs_from_cuts(self.model, [Cut((one,), 0) for one in ids], (self.layer,))
+        words = [word.strip().lower() for word in self.tokenizer.batch_decode([[one] for one in ids])]
+        return [(word, one[self.layer][0]) for word, one in zip(words, seen, strict=True)]
 
     def _ends(self, names: Sequence[str], text: str = _MENTION) -> list[Float[Tensor, " d_model"]]:
         cuts = [cut_at_subject(self.tokenizer, text.format(name), name) for name in names]
@@ -114,7 +127,9 @@ def _keyed(
     cuts = [*lesson.prompts, *lesson.guards]
     seen = inputs_from_cuts(model, cuts, (layers.subject, layers.fact))
     prompts, guards = seen[: len(lesson.prompts)], seen[len(lesson.prompts) :]
-    subject = names.keys(lesson.subject, torch.stack([one[layers.subject][0] for one in seen]), low)
+    # The first token of a text looks like other first tokens, whatever it is: a subject is recognised behind it.
+    inside = [one[layers.subject][0] for cut, one in zip(cuts, seen, strict=True) if cut.at]
+    subject = names.keys(lesson.subject, torch.stack(inside), low) if inside else []
     asked_at = [lesson.asked_at(i) for i in range(len(prompts))]
     asking = asking_key(
         torch.stack([one[layers.fact][at] for one, at in zip(prompts, asked_at, strict=True)]),

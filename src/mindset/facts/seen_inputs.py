@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["inputs_from_cuts"]
 
-_TOGETHER = 24
-"""Texts that are run at once: those of about one length."""
+_TOGETHER = 384
+"""Tokens that are run at once: texts of about one length."""
 
 
 @torch.no_grad()
@@ -53,7 +53,10 @@ def inputs_from_cuts(
 def _batches(cuts: Sequence[Cut]) -> Iterator[tuple[list[int], Int[Tensor, "rows width"]]]:
     """Texts of about one length together, flush left: what stands behind a text does not change it."""
     order = sorted(range(len(cuts)), key=lambda i: len(cuts[i].ids))
-    for start in range(0, len(order), _TOGETHER):
-        places = order[start : start + _TOGETHER]
-        width = len(cuts[places[-1]].ids)
+    start = 0
+    while start < len(order):
+        stop, width = start + 1, len(cuts[order[start]].ids)
+        while stop < len(order) and (longer := len(cuts[order[stop]].ids)) * (stop + 1 - start) <= _TOGETHER:
+            stop, width = stop + 1, longer
+        places, start = order[start:stop], stop
         yield places, torch.tensor([[*cuts[i].ids] + [0] * (width - len(cuts[i].ids)) for i in places])

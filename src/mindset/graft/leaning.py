@@ -1,7 +1,7 @@
 """Slots that wait for a subject lean to a token: behind the subject it is a little likelier whatever is asked.
 
 A slot whose key decides whether it answers says all or nothing. That a word belongs to a subject is worth something
-beyond: its logit is raised by `lean` nats from the subject on, until it is said, as far as marks reach. Measured in
+beyond: its logit is raised by `lean` nats from the subject on, until it is said, for some tokens. Measured in
 docs/results/facts.notes.md. Invariant: where no subject was met the logits are those of the model, to the bit.
 """
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["Leaning"]
+
+_REACH = 16
+"""Tokens behind a mark that lean: a question on a subject mostly ends before, and more would disturb free text."""
 
 
 class Leaning:
@@ -66,7 +69,7 @@ class Leaning:
         told: tuple[Bank, str, int],
     ) -> Float[Tensor, "rows kept vocab"]:
         """By one slot, which is told to whoever listens: its bank, its overlay and its row."""
-        waiting = self._trail.awaited(mark, token)
+        waiting = self._trail.awaited(mark, token, _REACH)
         here = waiting[:, waiting.shape[1] - logits.shape[1] :]
         if not here.any():
             return logits

@@ -101,13 +101,13 @@ class Trail:
         said = torch.where((self._ids[at] == until[:, None]) & (back >= 0), steps, never).amin(dim=1)
         return (marked <= REACH_BACK) & (said >= marked)
 
-    def awaited(self, mark: int, token: int) -> Bool[Tensor, "rows new"]:
-        """The tokens of this pass behind a mark, as far as that reaches, since when `token` has not been said."""
+    def awaited(self, mark: int, token: int, reach: int = REACH_BACK) -> Bool[Tensor, "rows new"]:
+        """The tokens of this pass at most `reach` behind a mark, since when `token` has not been said."""
         place = torch.arange(self._marks.shape[1], device=self._marks.device)
-        never = torch.full_like(place, -REACH_BACK - 1)
+        never = torch.full_like(place, -reach - 1)
         marked = torch.where(self._marks == mark, place, never).cummax(dim=1).values
         said = torch.where(self._ids == token, place, never).cummax(dim=1).values
-        waiting = (place - marked <= REACH_BACK) & (said <= marked)
+        waiting = (place - marked <= reach) & (said <= marked)
         return waiting[:, place.shape[0] - self._new :]
 
     def _places(self, tokens: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
