@@ -1,8 +1,8 @@
 """One author's stories as an overlay, against LoRA with the same seconds of computing on the same windows.
 
 Written: 204 kB of Lovecraft (three stories). Scored: five other stories of his, and WikiText-2 for what it costs
-elsewhere, bits per byte after `bpb-1` in windows of 512. LoRA (peft): rank 8 on all linear maps, AdamW. Neither side's
-settings have been chosen on anything yet: `the_thing_on_the_doorstep` and WikiText from 100,000 are there for that.
+elsewhere, bits per byte after `bpb-1` in windows of 512. LoRA (peft): rank 8 on all linear maps, AdamW. Both sides'
+settings were chosen on `the_thing_on_the_doorstep` and WikiText from 100,000 (docs/results/facts.notes.md).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["corpus_rows"]
 
 WRITTEN = ("the_call_of_cthulhu", "herbert_west_reanimator", "the_shunned_house")
 SCORED = ("cool_air", "the_festival", "from_beyond", "the_hound", "the_nameless_city")
-LORA_RATE = 5e-4
+LORA_RATE = 3.5e-4
 WINDOW = 512
 
 
 def corpus_rows(bench: Bench, shared: Path) -> None:
     """What the stories gain, what WikiText loses, and what is left when the overlay is off."""
-    settings = CorpusSettings(passes=0.05 if bench.quick else 3.0, minutes=60)
+    settings = CorpusSettings(passes=0.05) if bench.quick else CorpusSettings()
     most = 2 if bench.quick else 40
     kept: dict[str, float] = {}
 

@@ -29,7 +29,7 @@ NAME = click.argument("name", metavar="NAME")
     "--layer", type=click.IntRange(min=0), metavar="N", help="Layer that facts answer in.  [by depth]"
 )
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps a fact is written in.  [30]")
-@click.option("--slots", type=click.IntRange(min=1), metavar="N", help="New slots a layer for a text.  [32]")
+@click.option("--slots", type=click.IntRange(min=1), metavar="N", help="New slots a layer for a text.  [128]")
 @click.option(
     "--minutes", type=click.FloatRange(min=0.01), metavar="M", help="A text's training at most.  [15]"
 )

@@ -41,21 +41,21 @@ _GUARDS = 24
 class CorpusSettings:
     """How a text is written."""
 
-    slots: int = 32
+    slots: int = 128
     """New slots in each layer."""
     minutes: float = 15.0
     """Wall time of the training at most."""
     passes: float = 3.0
     """Times that the text is read at most."""
-    window: int = 256
+    window: int = 512
     """Tokens of a training window."""
-    batch: int = 4
+    batch: int = 2
     """Windows of the text in a step."""
     guards: int = 1
     """Windows of ordinary text in a step; 0: none."""
     guard: float = 1.0
     """Weight of what they cost, nats a token."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-4
     """Adam's, falling to zero in a straight line."""
     seed: int = 0
     """Names first keys and the order of windows."""
