@@ -33,8 +33,8 @@ __all__ = ["CorpusSettings", "train_slots"]
 
 _KEPT = 64
 """Likeliest tokens of the untouched model that a guard holds at each place; the rest is held as one."""
-_GUARDS = 24
-"""Windows of ordinary text that guards are drawn from."""
+_GUARDS, _GUARD_WINDOW = 16, 256
+"""Windows of ordinary text that guards are drawn from, and their tokens."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train_slots(
 ) -> dict[int, AddedShard]:
     """Slots by layer, mounted in `model` as `overlay`; `progress` gets the share that is done and the loss in nats."""
     windows = _windows(ids, settings.window)
-    guards = _guards(model, tokenizer, settings) if settings.guards else []
+    guards = _guards(model, tokenizer) if settings.guards else []
     shards = _fresh(model, windows, settings)
     for layer, shard in shards.items():
         banks(model)[layer].mount(overlay, shard)
@@ -114,11 +114,9 @@ def _windows(ids: Int[Tensor, " n_tokens"], length: int) -> Int[Tensor, "windows
 
 
 @torch.no_grad()
-def _guards(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: CorpusSettings
-) -> list[_Guard]:
+def _guards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[_Guard]:
     flat, found = ordinary_tokens(tokenizer).flatten(), []
-    rows = flat[: len(flat) // settings.window * settings.window].view(-1, settings.window)[:_GUARDS]
+    rows = flat[: len(flat) // _GUARD_WINDOW * _GUARD_WINDOW].view(-1, _GUARD_WINDOW)[:_GUARDS]
     for row in rows:
         said = model(row[None].to(model.device), use_cache=False).logits[0].float().softmax(-1)
         best = said.topk(min(_KEPT, said.shape[-1]), dim=-1)
