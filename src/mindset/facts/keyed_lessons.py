@@ -87,7 +87,8 @@ class _Names:
     ) -> list[RadiusKey]:
         """Balls around the subject; told from other names as far as its place in the first text stays inside."""
         told = subject.lower()
-        begun = torch.stack([seen for word, seen in self.beginnings if not word or word not in told])
+        apart = [seen for word, seen in self.beginnings if not word or word not in told]
+        begun = torch.stack(apart or [seen for _, seen in self.beginnings])
         others = torch.cat([begun, *(self.known[name] for name in other_names(subject))])
         made = namesakes(subject)
         same_end = torch.stack(self._ends(made)) if made else None
