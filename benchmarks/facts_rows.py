@@ -42,6 +42,8 @@ BARS = {
 """At 100 facts held."""
 MANY_BARS = {"efficacy": ">= 0.90", "efficacy by probability": ">= 0.97"}
 """At 1,000; there the KL has a bar too."""
+UNITS = {"kl a token": "nats", "seconds a fact": "s"}
+"""Of those figures that are no shares."""
 
 
 def held_rows(bench: Bench, shared: Path) -> None:
@@ -100,7 +102,7 @@ def many_rows(bench: Bench, shared: Path) -> None:
     for name, bar in bars.items():
         bench.row(
             f"ours, {count} held: {name}", lambda name=name: Measured(mine()[name], extra=mine()),  # type: ignore[misc]
-            unit="of facts or prompts", settings=shown | {"write": settings_of(settings)}, bar=bar,
+            unit=UNITS.get(name, "of facts or prompts"), settings=shown | {"write": settings_of(settings)}, bar=bar,
         )  # fmt: skip
     if bench.only in f"MEMIT, {count} held: paraphrase":
         loaded = load_teacher("smollm2", device=bench.device)
