@@ -6,6 +6,7 @@ The model as it was answers once; what is compared is the greedy next token, or 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -80,7 +81,10 @@ class Before:
     """By kind: neighbours, the same subject, relations."""
     next_tokens: dict[str, list[int]]
     text: torch.Tensor
-    """Windows of unrelated text."""
+    """Windows of text."""
+    related: torch.Tensor
+    """Those in which a held subject stands; the first `windows` are measured, and as many that are not related."""
+    windows: int
     log_probabilities: list[torch.Tensor]
     """On them, in half precision."""
 
@@ -101,12 +105,21 @@ def state_before(
         "same subject": same,
         "relations": relation_prompts(shared, relations, seed, [one.fact.subject for one in records]),
     }
-    text = (shared / "text" / "wikitext2-valid.txt").read_text(encoding="utf-8")[:60_000]
+    text = (shared / "text" / "wikitext2-valid.txt").read_text(encoding="utf-8")[:100_000]
     ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
-    rows = ids[: len(ids) // 256 * 256].view(-1, 256)[:windows]
+    rows = ids[: len(ids) // 256 * 256].view(-1, 256)
+    names = _any_of([one.fact.subject for one in records])
+    related = torch.tensor([names.search(told) is not None for told in tokenizer.batch_decode(rows)])
+    needed = int(torch.searchsorted((~related).cumsum(0), windows)) + 1
+    rows, related = rows[: max(windows, needed)], related[: max(windows, needed)]
     said = [logits.log_softmax(-1).half() for logits in _text_logits(model, rows)]
     tokens = {kind: next_tokens(model, tokenizer, some) for kind, some in prompts.items()}
-    return Before(prompts, tokens, rows, said)
+    return Before(prompts, tokens, rows, related, windows, said)
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str]:
+    """Finds a whole name of these."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
 
 
 def score(model: Any, tokenizer: Any, records: Sequence[Record], before: Before) -> dict[str, float]:
@@ -125,8 +138,7 @@ def score(model: Any, tokenizer: Any, records: Sequence[Record], before: Before)
     for kind, prompts in before.prompts.items():
         now = next_tokens(model, tokenizer, prompts)
         figures[f"locality: {kind}"] = float(np.mean(np.array(now) == np.array(before.next_tokens[kind])))
-    figures["kl a token"] = divergence(model, before)
-    return figures
+    return figures | divergence(model, before)
 
 
 @torch.no_grad()
@@ -159,13 +171,18 @@ def likelihoods(
 
 
 @torch.no_grad()
-def divergence(model: Any, before: Before) -> float:
-    """KL from the model as it was, nats a token, on unrelated text."""
-    total = 0.0
+def divergence(model: Any, before: Before) -> dict[str, float]:
+    """KL from the model as it was, nats a token: on unrelated windows, and on all, those that name a subject too."""
+    found = []
     for then, logits in zip(before.log_probabilities, _text_logits(model, before.text), strict=True):
         was, now = then.float(), logits.log_softmax(-1)
-        total += float((was.exp() * (was - now)).sum())
-    return total / before.text.numel()
+        found.append(float((was.exp() * (was - now)).sum()) / len(now))
+    unrelated = [kl for kl, named in zip(found, before.related.tolist(), strict=True) if not named]
+    return {
+        "kl a token": float(np.mean(unrelated[: before.windows])),
+        "kl a token, subjects named or not": float(np.mean(found[: before.windows])),
+        "windows that name a subject": float(before.related[: before.windows].sum()),
+    }
 
 
 @torch.no_grad()

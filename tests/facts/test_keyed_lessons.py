@@ -9,10 +9,14 @@ import torch
 from mindset.facts.cut_texts import Cut
 from mindset.facts.fact import make_fact
 from mindset.facts.keyed_lessons import FactLayers, _Names, key_lessons
-from mindset.facts.lessons import cut_at_subject, make_lesson
+from mindset.facts.lessons import cut_at_subject, make_lesson, spelling
 from mindset.facts.names import NAMES
 from mindset.facts.seen_inputs import inputs_from_cuts
+from mindset.graft.model import banks
+from mindset.graft.mounting import _follow
+from mindset.graft.radius import RadiusShard
 from mindset.graft.sources import load_teacher
+from mindset.graft.trail import ANY_TOKEN
 
 
 def test_names_are_known_inside_a_text_and_at_its_beginning(converted: Path) -> None:
@@ -27,22 +31,26 @@ def test_names_are_known_inside_a_text_and_at_its_beginning(converted: Path) -> 
         assert not torch.allclose(inside, first, atol=1e-3)
 
 
-def test_what_a_text_begins_with_is_no_subject(converted: Path) -> None:
-    """A subject of one token at the beginning looks like anything there; inside a text it is met all the same."""
+def test_a_subject_of_one_token_is_met_where_a_text_begins_with_it(converted: Path) -> None:
+    """There a low layer sees hardly more than that a text begins; its spelling tells it from other beginnings."""
     loaded = load_teacher(str(converted))
-    model, tokenizer = loaded.model, loaded.tokenizer
     fact = make_fact("Q is a twin city of", "Istanbul", "Q")
-    lesson = make_lesson(tokenizer, fact, n_phrasings=9, n_guards=20)
-    (keyed,) = key_lessons(model, tokenizer, [lesson], FactLayers(1, 2))
-    names = _Names(model, tokenizer, 1)
-    begun = torch.stack([seen for word, seen in names.beginnings if word != "q"])
-    assert keyed.subject
-    assert all((ball.margins(begun) <= 0).all() for ball in keyed.subject)
+    lesson = make_lesson(loaded.tokenizer, fact, n_phrasings=9, n_guards=20)
     assert not lesson.prompts[0].at
-    inside = [cut for cut in (*lesson.prompts, *lesson.guards) if cut.at]
-    states = torch.stack([one[1][0] for one in inputs_from_cuts(model, inside, (1,))])
-    met = torch.stack([ball.margins(states) > 0 for ball in keyed.subject]).any(dim=0)
-    assert met.any()
+    (keyed,) = key_lessons(loaded.model, loaded.tokenizer, [lesson], FactLayers(1, 2))
+    key = torch.stack([ball.key for ball in keyed.subject]).float()
+    bias = torch.tensor([ball.bias for ball in keyed.subject])
+    spelled = torch.tensor([keyed.spelled] * len(key))
+    marks = torch.ones(len(key), dtype=torch.int64)
+    bank = banks(loaded.model)[1]
+    bank.mount("x", RadiusShard(key, bias, mark=marks, spelled=spelled))
+    _follow(loaded.model)
+    heard: list[int] = []
+    bank.listener = lambda answer: heard.extend(answer.tokens.tolist())
+    for text, met in (("Q is a twin city of", [0]), ("W is a twin city of", []), ("W, Q is", [3])):
+        heard.clear()
+        loaded.model(torch.tensor([loaded.tokenizer(text)["input_ids"]]), use_cache=False)
+        assert heard == met, text
 
 
 def test_texts_of_any_length_are_read_as_alone(converted: Path) -> None:
@@ -54,3 +62,18 @@ def test_texts_of_any_length_are_read_as_alone(converted: Path) -> None:
         (alone,) = inputs_from_cuts(loaded.model, [cut], (1, 2))
         for layer, state in alone.items():
             torch.testing.assert_close(seen[layer], state, atol=1e-5, rtol=1e-4)
+
+
+def test_a_subject_is_spelled_as_texts_end_it(converted: Path) -> None:
+    tokenizer = load_teacher(str(converted)).tokenizer
+
+    def spelled(subject: str, *texts: str) -> list[str]:
+        ways = spelling(
+            tokenizer, subject, [cut_at_subject(tokenizer, text.format(subject), subject) for text in texts]
+        )
+        return ["".join("*" if i == ANY_TOKEN else tokenizer.decode([i]) for i in way) for way in ways]
+
+    assert spelled("Eiffel Tower", "{} is", "the {} is") == ["rewoT ", "rewoT "]
+    assert spelled("Qu", "A {} is", "the {} is") == ["uQ ***", "uQ ***"]
+    assert spelled("Qu", "{} is", "the {} is") == ["uQ****", "uQ ***"]
+    assert spelled("Qu", "{} is", "the {} is", "(the){}") == ["uQ****", "uQ****"]

@@ -15,8 +15,8 @@ from mindset.graft.convert import build_student
 from mindset.graft.model import banks
 from mindset.graft.mounting import _follow, unmount, without_overlays
 from mindset.graft.plan import ConversionPlan
-from mindset.graft.radius import RadiusShard
-from mindset.graft.trail import REACH_BACK
+from mindset.graft.radius import Answer, RadiusShard
+from mindset.graft.trail import ANY_TOKEN, REACH_BACK
 from mindset.probe.speed import cache_name
 
 SUBJECT, MARK = 7, 123456789012345
@@ -210,5 +210,80 @@ def test_a_mute_slot_does_not_lean_and_one_that_leans_is_told() -> None:
         assert torch.equal(now, model(ids, use_cache=False).logits)
 
 
+SPELLINGS = (
+    ((SUBJECT, 3, ANY_TOKEN), (5, 5, 5)),
+    ((SUBJECT, ANY_TOKEN, 5), (SUBJECT, ANY_TOKEN, 5)),
+    ((3, 3, 3), (3, 5, ANY_TOKEN)),
+)
+
+
+def spelling() -> PreTrainedModel:
+    """Slots that answer every token that ends as one of `SPELLINGS`, and nothing else."""
+    model = build_student(tiny_model("llama").eval(), ConversionPlan())
+    low = banks(model)[0]
+    count = len(SPELLINGS)
+    marks = torch.arange(1, count + 1)
+    margins = torch.tensor([0.2, 0.3, 0.1])
+    keys = torch.zeros(count, low.d_model)
+    spelled = torch.tensor(SPELLINGS, dtype=torch.int32)
+    low.mount("x", RadiusShard(keys, margins, mark=marks, spelled=spelled))
+    _follow(model)
+    return model
+
+
+def _ends(tail: list[int], way: tuple[int, ...]) -> bool:
+    return all(want == ANY_TOKEN or tail[back : back + 1] == [want] for back, want in enumerate(way))
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_slots_answer_only_where_the_text_is_spelled_so(data: st.DataObject) -> None:
+    """As comparing ends of lists would; of two the nearer one; in pieces as in one."""
+    length = data.draw(st.integers(1, 9))
+    texts = st.lists(st.sampled_from([3, 5, SUBJECT]), min_size=length, max_size=length)
+    rows = [data.draw(texts) for _ in range(data.draw(st.integers(1, 2)))]
+    wanted = {}
+    for row, text in enumerate(rows):
+        for place in range(length):
+            tail = text[: place + 1][::-1]
+            ends = [any(_ends(tail, way) for way in ways) for ways in SPELLINGS]
+            if any(ends):
+                wanted[row, place] = max(
+                    (i for i, it in enumerate(ends) if it), key=lambda i: (0.2, 0.3, 0.1)[i]
+                )
+    heard: dict[tuple[int, int], int] = {}
+    start, width = 0, length
+    bank = banks(SPELLING)[0]
+
+    def hear(answer: Answer) -> None:
+        for token, slot in zip(answer.tokens.tolist(), answer.slots.tolist(), strict=True):
+            heard[token // width, start + token % width] = slot
+
+    bank.listener = hear
+    ids = torch.tensor(rows)
+    with torch.no_grad():
+        SPELLING(ids, use_cache=False)
+        assert heard == wanted
+        heard.clear()
+        cuts = sorted(data.draw(st.sets(st.integers(1, max(1, length - 1)))) - {length})
+        cache = None
+        for start, stop in zip([0, *cuts], [*cuts, length], strict=True):
+            width = stop - start
+            cache = SPELLING(ids[:, start:stop], use_cache=True, **{CACHE: cache})[CACHE]
+        assert heard == wanted
+    bank.listener = None
+
+
+@torch.no_grad()
+def test_vectors_have_no_spelling_to_ask_for() -> None:
+    heard: list[int] = []
+    banks(SPELLING)[0].listener = lambda answer: heard.extend(answer.tokens.tolist())
+    given = SPELLING.get_input_embeddings()(torch.tensor([[9, 4]]))
+    SPELLING(inputs_embeds=given, use_cache=False)
+    banks(SPELLING)[0].listener = None
+    assert heard == [1]  # the first token has too few before it
+
+
 MODEL = with_marks()
+SPELLING = spelling()
 CACHE = cache_name(MODEL)

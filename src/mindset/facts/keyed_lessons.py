@@ -17,7 +17,7 @@ from torch import Tensor
 from mindset.facts.asking_keys import asking_key
 from mindset.facts.background import Background, RadiusKey, measure_backgrounds
 from mindset.facts.cut_texts import Cut
-from mindset.facts.lessons import Lesson, cut_at_subject
+from mindset.facts.lessons import Lesson, cut_at_subject, spelling
 from mindset.facts.names import NAMES, namesakes, other_names
 from mindset.facts.seen_inputs import inputs_from_cuts
 from mindset.facts.subject_keys import NEAR, REACH, subject_keys
@@ -34,8 +34,6 @@ _MENTION = "We read about {} yesterday"
 """A text with a name in it."""
 _BEGINNING = "{} is"
 """One that begins with it, where a block sees less of a name and more of the place."""
-_FIRST_TOKENS = 2000
-"""Tokens of the vocabulary that stand for whatever a text may begin with."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class KeyedLesson:
 
     subject: tuple[RadiusKey, ...]
     """Balls around its subject; none where that cannot be told from ordinary text."""
+    spelled: tuple[tuple[int, ...], tuple[int, ...]]
+    """The ways in which it ends, see `spelling`."""
     asking: RadiusKey
     """Fires where a text asks for the fact."""
     exercise: Exercise
@@ -70,7 +70,7 @@ def key_lessons(
     """Find the keys of all lessons; the model is as it is without what they teach."""
     low, middle = measure_backgrounds(model, tokenizer, (layers.subject, layers.fact))
     told = _Names(model, tokenizer, layers.subject)
-    return [_keyed(model, lesson, layers, low, middle, told) for lesson in lessons]
+    return [_keyed(model, tokenizer, lesson, layers, low, middle, told) for lesson in lessons]
 
 
 class _Names:
@@ -80,37 +80,24 @@ class _Names:
         self.model, self.tokenizer, self.layer = model, tokenizer, layer
         inside, first = self._ends(NAMES), self._ends(NAMES, _BEGINNING)
         self.known = {name: torch.stack(ends) for name, *ends in zip(NAMES, inside, first, strict=True)}
-        self.beginnings = self._beginnings()
 
     def keys(
         self, subject: str, inputs: Float[Tensor, "texts d_model"], background: Background
     ) -> list[RadiusKey]:
         """Balls around the subject; told from other names as far as its place in the first text stays inside."""
-        told = subject.lower()
-        apart = [seen for word, seen in self.beginnings if not word or word not in told]
-        begun = torch.stack(apart or [seen for _, seen in self.beginnings])
-        others = torch.cat([begun, *(self.known[name] for name in other_names(subject))])
+        others = torch.cat([self.known[name] for name in other_names(subject)])
         made = namesakes(subject)
         same_end = torch.stack(self._ends(made)) if made else None
         for known in (
             (others, same_end, NEAR),
             (others, same_end, REACH),
             (others, None, REACH),
-            (begun, None, REACH),
+            (None, None, REACH),
         ):
             found = subject_keys(inputs, background, *known)
             if any(float(ball.margins(inputs[:1].cpu())) > 0 for ball in found):
                 return found
         return found
-
-    def _beginnings(self) -> list[tuple[str, Float[Tensor, " d_model"]]]:
-        """Words, and what the layer sees where a text begins with them."""
-        special = set(self.tokenizer.all_special_ids)
-        drawn = torch.randperm(len(self.tokenizer), generator=torch.Generator().manual_seed(0)).tolist()
-        ids = [one for one in drawn if one not in special][:_FIRST_TOKENS]
-        seen = inputs_from_cuts(self.model, [Cut((one,), 0) for one in ids], (self.layer,))
-        words = [word.strip().lower() for word in self.tokenizer.batch_decode([[one] for one in ids])]
-        return [(word, one[self.layer][0]) for word, one in zip(words, seen, strict=True)]
 
     def _ends(self, names: Sequence[str], text: str = _MENTION) -> list[Float[Tensor, " d_model"]]:
         cuts = [cut_at_subject(self.tokenizer, text.format(name), name) for name in names]
@@ -119,6 +106,7 @@ class _Names:
 
 def _keyed(
     model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     lesson: Lesson,
     layers: FactLayers,
     low: Background,
@@ -128,9 +116,7 @@ def _keyed(
     cuts = [*lesson.prompts, *lesson.guards]
     seen = inputs_from_cuts(model, cuts, (layers.subject, layers.fact))
     prompts, guards = seen[: len(lesson.prompts)], seen[len(lesson.prompts) :]
-    # The first token of a text looks like other first tokens, whatever it is: a subject is recognised behind it.
-    inside = [one[layers.subject][0] for cut, one in zip(cuts, seen, strict=True) if cut.at]
-    subject = names.keys(lesson.subject, torch.stack(inside), low) if inside else []
+    subject = names.keys(lesson.subject, torch.stack([one[layers.subject][0] for one in seen]), low)
     asked_at = [lesson.asked_at(i) for i in range(len(prompts))]
     asking = asking_key(
         torch.stack([one[layers.fact][at] for one, at in zip(prompts, asked_at, strict=True)]),
@@ -149,7 +135,7 @@ def _keyed(
         tuple(cut for cut, _ in recut[len(prompts) :]),
         tuple(one for _, one in recut),
     )
-    return KeyedLesson(tuple(subject), asking, exercise)
+    return KeyedLesson(tuple(subject), spelling(tokenizer, lesson.subject, cuts), asking, exercise)
 
 
 def _fires(seen: Float[Tensor, "pos d_model"], key: RadiusKey) -> Bool[Tensor, " pos"]:

@@ -160,8 +160,8 @@ def _refuse_other_slots(memory: Memory, overlay: str, layers: FactLayers) -> Non
     """An overlay has slots of one kind in a layer: those of subjects, or those of facts."""
     for info in memory.store.shards():
         if info.name == overlay and info.layer in (layers.subject, layers.fact):
-            there = "mark" if "mark" in info.fields else "after" if "until" in info.fields else "other"
-            if there != ("mark" if info.layer == layers.subject else "after"):
+            wanted = {"mark", "spelled"} if info.layer == layers.subject else {"after", "until"}
+            if not wanted <= info.fields.keys():
                 raise UsageError(
                     f"layer {info.layer} of overlay {overlay!r} has slots of another kind, from another layer or "
                     "another release; give the layer that it was learned with, or another overlay"
@@ -224,13 +224,17 @@ class _Writing:
     ) -> Incoming:
         """Slots of new subjects, then one for each fact, in their order."""
         named = {one.label for one in self._records(self.layers.subject, SUBJECT_TAG)}
-        subjects = {fact.subject: one.subject for fact, one in kept if fact.subject not in named}
-        balls = [(subject, ball) for subject, some in subjects.items() for ball in some]
+        subjects = {fact.subject: one for fact, one in kept if fact.subject not in named}
+        balls = [(subject, one.spelled, ball) for subject, one in subjects.items() for ball in one.subject]
         parts = []
         if balls:
-            marks = {"mark": np.array([[_mark(subject)] for subject, _ in balls])}
-            new = [NewSlot(label=subject, tags=(SUBJECT_TAG,)) for subject, _ in balls]
-            parts.append(self._slots(self.layers.subject, new, _arrays([ball for _, ball in balls]) | marks))
+            told = {
+                "mark": np.array([[_mark(subject)] for subject, _, _ in balls]),
+                "spelled": np.array([sum(ways, ()) for _, ways, _ in balls], np.int32),
+            }
+            new = [NewSlot(label=subject, tags=(SUBJECT_TAG,)) for subject, _, _ in balls]
+            arrays = _arrays([ball for _, _, ball in balls]) | told
+            parts.append(self._slots(self.layers.subject, new, arrays))
         arrays = _arrays([one.asking for _, one in kept], values) | {
             "after": np.array([[_mark(fact.subject)] for fact, _ in kept]),
             "until": np.array([[one.target[-1]] for _, one in kept], np.int32),

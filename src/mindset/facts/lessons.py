@@ -16,11 +16,16 @@ from mindset.errors import UsageError
 from mindset.facts.cut_texts import Cut
 from mindset.facts.fact import Fact
 from mindset.facts.phrasings import guards, phrasings
+from mindset.graft.trail import ANY_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Lesson", "cut_at_subject", "last_told", "make_lesson", "target_tokens"]
+__all__ = ["SPELLED", "Lesson", "cut_at_subject", "last_told", "make_lesson", "spelling", "target_tokens"]
+
+
+SPELLED = 6
+"""Tokens at the end of a subject that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,24 @@ def cut_at_subject(tokenizer: PreTrainedTokenizerBase, text: str, subject: str) 
         if first <= last < stop:
             return Cut(tuple(coded["input_ids"]), place)
     raise UsageError(f"the tokenizer drops the end of the subject {subject!r} in {text!r}")
+
+
+def spelling(
+    tokenizer: PreTrainedTokenizerBase, subject: str, cuts: Sequence[Cut]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two ways in which texts spell the subject's end, the last token first, `ANY_TOKEN` beyond its beginning.
+
+    Two, since a word that begins a text is another token than behind a space. Where there are more, what they share.
+    """
+    own = min(len(target_tokens(tokenizer, subject)), SPELLED)
+    tails = {
+        tuple(cut.ids[cut.at - back] if cut.at >= back else ANY_TOKEN for back in range(own)) for cut in cuts
+    }
+    if len(tails) > 2:
+        columns = [set(column) for column in zip(*tails, strict=True)]
+        tails = {tuple(column.pop() if len(column) == 1 else ANY_TOKEN for column in columns)}
+    first, *more = (tail + (ANY_TOKEN,) * (SPELLED - own) for tail in sorted(tails))
+    return first, more[0] if more else first
 
 
 def target_tokens(tokenizer: PreTrainedTokenizerBase, target: str) -> tuple[int, ...]:

@@ -124,11 +124,13 @@ def _radius_shard(layout: Layout, rows: dict[str, torch.Tensor], like: torch.Ten
         value = rows["value"].to(like) * _weights(layout, like)
         if scale is not None:
             value = value * scale[:, 1:].to(like)
-    others = {
+    others: dict[str, torch.Tensor] = {
         name: rows[name][:, 0].to(like.device)
         for name in ("mark", "after", "until", "token", "lean")
         if name in rows
     }
+    if "spelled" in rows:
+        others["spelled"] = rows["spelled"].to(like.device).view(len(key), 2, -1)
     shard = RadiusShard(key, bias[:, 0], value, **others)
     shard.muted = set(np.flatnonzero(layout.rows[0] < 0).tolist())
     return shard

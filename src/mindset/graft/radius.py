@@ -6,7 +6,8 @@ border; of several slots that fire the nearest answers, alone.
 
 What a slot does when it answers: it adds its value to what the bank read, if it has one, and leaves its mark on the
 token, if it has one. A slot may wait for a mark: then it answers only where the text has met that mark before, and, if
-it is to bring about a token, only until that is said. Such a slot may also lean: see `leaning`.
+it is to bring about a token, only until that is said. Such a slot may also lean: see `leaning`. And a slot may ask for
+a spelling: what a low layer sees tells `Zambia` from `Malawi` less well than their letters do.
 
 Invariant: where none fires nothing is computed with the bank's output, which so stays the same to the bit.
 """
@@ -55,6 +56,7 @@ class RadiusShard(nn.Module):
     until: Tensor | None
     token: Tensor | None
     lean: Tensor | None
+    spelled: Tensor | None
 
     def __init__(
         self,
@@ -67,8 +69,12 @@ class RadiusShard(nn.Module):
         until: Int[Tensor, " n_slots"] | None = None,
         token: Int[Tensor, " n_slots"] | None = None,
         lean: Float[Tensor, " n_slots"] | None = None,
+        spelled: Int[Tensor, "n_slots ways tail"] | None = None,
     ) -> None:
-        """Slots that add `value`, leave `mark`, answer `after` a mark, `until` a token, and `lean` to `token`."""
+        """Slots that add `value`, leave `mark`, answer `after` a mark, `until` a token, and `lean` to `token`.
+
+        Those with `spelled` answer only where a text ends in one of these ways, see `Trail.spells`.
+        """
         super().__init__()
         fields = {
             "key": key,
@@ -79,6 +85,7 @@ class RadiusShard(nn.Module):
             "until": until,
             "token": token,
             "lean": lean,
+            "spelled": spelled,
         }
         lengths = {name: len(rows) for name, rows in fields.items() if rows is not None}
         if len(set(lengths.values())) > 1:
@@ -103,7 +110,7 @@ class RadiusShard(nn.Module):
     ) -> tuple[Int[Tensor, " answers"], Int[Tensor, " answers"], Float[Tensor, " answers"]]:
         """The tokens that some slot answers, the nearest slot of each, and its margin."""
         if self.after is None:
-            return _best(self._margins(x, None))
+            return _best(self._spelled_only(self._margins(x, None), trail))
         if trail is None:
             raise UsageError("these slots wait for marks, and no trail is followed; mount them with `mount`")
         slots = torch.isin(self.after, trail.met()).nonzero()[:, 0]
@@ -116,6 +123,17 @@ class RadiusShard(nn.Module):
         margins[token[alone], column[alone]] = -torch.inf
         tokens, columns, best = _best(margins)
         return tokens, slots[columns], best
+
+    def _spelled_only(
+        self, margins: Float[Tensor, "tokens n_slots"], trail: Trail | None
+    ) -> Float[Tensor, "tokens n_slots"]:
+        """Without those of slots that ask for another spelling; where no text is followed there is none to ask for."""
+        if self.spelled is None or trail is None:
+            return margins
+        token, slot = (margins > 0).nonzero(as_tuple=True)
+        other = ~trail.spells(token, self.spelled[slot])
+        margins[token[other], slot[other]] = -torch.inf
+        return margins
 
     def _margins(
         self, x: Float[Tensor, "tokens d_model"], slots: Int[Tensor, " some"] | None

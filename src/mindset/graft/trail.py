@@ -15,10 +15,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-__all__ = ["REACH_BACK", "MarksLayer", "Trail"]
+__all__ = ["ANY_TOKEN", "REACH_BACK", "MarksLayer", "Trail"]
 
 REACH_BACK = 48
 """Tokens that a mark is remembered for."""
+ANY_TOKEN = -1
+"""In a spelling: whatever stands there. As a token of a text: unknown, since a pass was given vectors."""
 
 
 class Stoppable(Protocol):
@@ -63,7 +65,7 @@ class Trail:
 
     @property
     def _ids(self) -> Int[Tensor, "rows tokens"]:
-        """The tokens; -1 where a pass was given no ids."""
+        """The tokens; `ANY_TOKEN` where a pass was given no ids."""
         return self._kept[:, 1]
 
     def stop(self) -> None:
@@ -82,6 +84,13 @@ class Trail:
         """The marks that some token of this pass may have behind it; often none."""
         near = self._marks[:, max(0, self._marks.shape[1] - self._new - REACH_BACK) :]
         return torch.unique(near[near != 0])  # type: ignore[no-any-return]
+
+    def spells(self, tokens: Int[Tensor, " n"], wanted: Int[Tensor, "n ways tail"]) -> Bool[Tensor, " n"]:
+        """Whether each token of this pass and those before it are as in one of its ways, the last token first."""
+        row, place = self._places(tokens)
+        back = place[:, None] - torch.arange(wanted.shape[-1], device=place.device)
+        ids = torch.where(back >= 0, self._ids[row[:, None], back.clamp_min(0)], ANY_TOKEN - 1)[:, None]
+        return ((wanted == ANY_TOKEN) | (ids == wanted) | (ids == ANY_TOKEN)).all(dim=-1).any(dim=-1)
 
     def behind(
         self, tokens: Int[Tensor, " n"], marks: Int[Tensor, " n"], until: Int[Tensor, " n"] | None = None
@@ -122,7 +131,7 @@ class Trail:
         cache = next((one for one in (*given.values(), *args) if isinstance(one, Cache)), None)
         known = 0 if cache is None else int(cache.get_seq_length())
         self._kept = torch.zeros(rows, 2, known + self._new, dtype=torch.int64, device=first.device)
-        self._ids[:] = -1
+        self._ids[:] = ANY_TOKEN
         if first.ndim == 2:
             self._ids[:, known:] = first
         if (layer := _layer(cache)) is not None and (before := min(known, layer.get_seq_length())):
