@@ -262,7 +262,8 @@ class ShardIndex:
                 known = (about.get("format"), about.get("version")) == (FORMAT, VERSION)
                 names = [*file.keys()] if known else []
                 tensors = {name: file.get_tensor(name) for name in names if not (in_file and name in large)}
-                crc = TensorFile(path).crc() if in_file else _crc(tensors)
+                lists = TensorFile(path) if in_file else None
+                crc = _crc(tensors) if lists is None else lists.crc()
         except (SafetensorError, KeyError, ValueError) as error:
             raise FormatError(f"{path} is no whole index ({error})") from error
         if not known:
@@ -273,12 +274,11 @@ class ShardIndex:
         if len(moments.square) != search.info.fields["key"]["d"] + 1:
             raise FormatError(f"{path} is of another memory")
         ivf: Ivf | FileLists
-        if in_file:
-            where = tensors["centroids"], tensors["starts"]
-            ivf = FileLists(TensorFile(path), *where, moments, about["kind"])
+        if lists is not None:
+            ivf = FileLists(lists, tensors["centroids"], tensors["starts"], moments, about["kind"])
         else:
-            lists = Lists(*(tensors[name] for name in ("centroids", "starts", "rows", "entries")))
-            ivf = Ivf.of_lists(lists, moments, about["kind"])
+            arrays = Lists(*(tensors[name] for name in ("centroids", "starts", "rows", "entries")))
+            ivf = Ivf.of_lists(arrays, moments, about["kind"])
         made = cls(search, ivf, tensors["slots"], tensors["crcs"], int(about["changed"]))
         made.hot = tensors["hot"]
         return made
