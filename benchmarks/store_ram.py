@@ -8,10 +8,12 @@ files' together, and counted from before the large model was opened: so all that
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,44 +36,67 @@ from mindset.store.slab_store import SlabStore
 __all__ = ["ram_rows"]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """Where the slots are."""
+
+    place: str
+    teacher: str
+    layers: str
+    pairs: int
+    """Times that both models decode in turn."""
+
+
 def ram_rows(bench: Bench) -> None:
-    """Two rows of one run."""
+    """Two rows of each run."""
     shared = shared_data()
     if shared is None or missing("faiss") or not Path("/proc/self/statm").exists():
         print(
             "skipped: rows on --ram need Linux, faiss and the shared data folder (MINDSET_SHARED)", flush=True
         )
         return
+    for subject in (
+        Subject("a layer", str(shared / "teachers/tinystories-656k"), "all", 10),
+        Subject("in layer 15 of SmolLM2", "smollm2", "15", 5),
+    ):
+        _rows(bench, subject)
+
+
+def _rows(bench: Bench, subject: Subject) -> None:
     many, ram = (200_000, 200 << 20) if bench.quick else (1_000_000, 400 << 20)
     kept: dict[str, Any] = {}
 
     def measure(field: str) -> Measured:
         if not kept:
-            kept.update(_told(str(shared / "teachers/tinystories-656k"), many, ram, bench))
+            kept.update(_told(subject, many, ram, bench))
         return Measured(kept[field], 1.0, extra=dict(kept))
 
     settings = {"slots": many, "few": FEW, "k": K, "candidates": CANDIDATES, "noise": NOISE, "dtype": "float32",
-                "ram": ram, "threads": torch.get_num_threads(), "slots_are": "replicated and perturbed"}  # fmt: skip
+                "ram": ram, "threads": torch.get_num_threads(), "slots_are": "replicated and perturbed",
+                "lists": "of keys"}  # fmt: skip
     for name, field, unit, bar in (
         ("most in RAM", "most", "x what was allowed", "<= 1.1"),
         ("speed", "speed", f"x the speed of {FEW:,} by score in RAM", ">= 0.5"),
     ):
-        bench.row(f"{many:,} slots a layer with --ram {ram >> 20} MiB: {name}", lambda field=field: measure(field),
-                  unit=unit, settings=settings, bar=bar)  # fmt: skip
+        bench.row(f"{many:,} slots {subject.place} with --ram {ram >> 20} MiB: {name}",
+                  lambda field=field: measure(field), unit=unit, settings=settings, bar=bar)  # fmt: skip
 
 
-def _told(teacher: str, many: int, ram: int, bench: Bench) -> dict[str, Any]:
-    loaded = load_teacher(teacher)
+def _told(subject: Subject, many: int, ram: int, bench: Bench) -> dict[str, Any]:
+    loaded = load_teacher(subject.teacher)
     tokens = own_samples(loaded.model, rows=8 if bench.quick else 16, length=160, seed=bench.seed)
     with scratch() as folder:
         told: dict[str, Any] = {}
         for name, count in (("few", FEW), ("many", many)):
-            model = student(loaded, tokens, folder / f"{name}-rows", count, bench.seed)
+            rows = folder / f"{name}-rows"
+            model = student(loaded, tokens, rows, count, bench.seed, subject.layers)
             save(model, folder / name, loaded.tokenizer)
             if name == "many":
                 _index(folder / name, model, tokens, told)
+            del model
+            shutil.rmtree(rows)
         torch.save(tokens[0][:64], folder / "prompt.pt")
-        pairs = 2 if bench.quick else 10
+        pairs = 2 if bench.quick else subject.pairs
         command = [sys.executable, "-m", "benchmarks.store_ram", str(folder), str(ram), str(pairs),
                    str(torch.get_num_threads())]  # fmt: skip
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -81,14 +106,14 @@ def _told(teacher: str, many: int, ram: int, bench: Bench) -> dict[str, Any]:
 
 
 def _index(folder: Path, model: Any, tokens: torch.Tensor, told: dict[str, Any]) -> None:
-    """Lists of recorded queries, noted as chosen; the recall that they have is told."""
+    """Lists noted as chosen; the recall that they have is told."""
     with SlabStore(folder / "memory") as store:
         for info in store.shards():
             index, probes = chosen_index(store, model, tokens, info.layer, told)
             place = IndexPlace.of(store.folder, info.layer, info.name, store.memory.generation)
             index.save(place)
             recall = told[f"recall@{K} in layer {info.layer}"]
-            best = Point("queries", 0, probes, recall, 0.0)
+            best = Point("keys", 0, probes, recall, 0.0)
             wanted = Wanted(K, CANDIDATES)
             Choice(info.layer, info.name, index.search_exactly.count, "ivf", "for this benchmark", best, wanted, 128,
                    0.0, (best,)).save(place)  # fmt: skip

@@ -1,4 +1,4 @@
-"""A model whose banks have a million slots a layer, and an index of recorded queries over them.
+"""A model whose banks have a million slots a layer, and an index over them.
 
 Slots are the teacher's, repeated and perturbed by 30 % of their length: this is for timing reads, it trains nothing.
 Rows are mapped files.
@@ -33,11 +33,10 @@ K, CANDIDATES, FEW, NOISE = 32, 96, 10_000, 0.3
 RECALL, MOST = 0.95, 16
 
 
-def student(teacher: Any, tokens: torch.Tensor, folder: Path, n: int, seed: int) -> Any:
+def student(teacher: Any, tokens: torch.Tensor, folder: Path, n: int, seed: int, layers: str = "all") -> Any:
     """A model whose banks map `n` slots each in `folder`."""
-    model = build_student(
-        teacher.model, ConversionPlan(k=K, propose="score", candidates=CANDIDATES), calibration=tokens
-    )
+    plan = ConversionPlan(k=K, propose="score", candidates=CANDIDATES, layers=layers)
+    model = build_student(teacher.model, plan, calibration=tokens)
     found = banks(model)
     MemoryDir.write(folder, (_record(layer, bank, n, seed) for layer, bank in found.items()))
     memory = MemoryDir.open(folder)
@@ -82,15 +81,16 @@ def _repeated(rows: torch.Tensor, n: int) -> torch.Tensor:
 def chosen_index(
     store: SlabStore, model: Any, tokens: torch.Tensor, layer: int, told: dict[str, Any]
 ) -> tuple[ShardIndex, int]:
-    """Lists of recorded queries, and how many are looked at: as few as find RECALL of the true ones, if MOST do."""
+    """Lists of keys, and how many are looked at: as few as find RECALL of the true ones, if MOST do.
+
+    Of what `mindset memory index` tries these are what finds most of such slots, which are many of a few sorts.
+    """
     queries = recorded_queries(model, tokens, [layer])[layer]
     train, judge = queries[:-128], queries[-128:]
     search = ShardSearch(store, layer, "base", torch_searcher)
     moments = QueryMoments.of(train)
     activation = activation_in_numpy(banks(model)[layer].shards["base"].activation)  # type: ignore[index,union-attr,arg-type]
-    index = ShardIndex.of_queries(
-        search, moments, train, highest(search, train, 2 * CANDIDATES, moments, activation)
-    )
+    index = ShardIndex.of_keys(search, moments)
     truth, probes, recall = highest(search, judge, K, moments, activation), 1, 0.0
     while True:
         named, _ = index.search_rows(judge, CANDIDATES, probes)

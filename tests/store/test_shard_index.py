@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mindset.errors import MissingError
+from mindset.errors import FormatError, MissingError, UsageError
 from mindset.store import BankRecord, MemoryDir, Rows, ShardRecord
 from mindset.store.entries import QueryMoments, entries, extended
+from mindset.store.file_lists import FileLists
 from mindset.store.index_choice import Wanted, choose, highest, read_choice
+from mindset.store.ivf import Ivf
 from mindset.store.search import ShardSearch
 from mindset.store.shard_index import IndexPlace, ShardIndex
 from mindset.store.slab_store import SlabStore
@@ -129,8 +132,9 @@ def test_an_index_is_kept_followed_and_built_anew(folder: Path) -> None:
         assert ShardIndex.opened(search, place) is None, "so much has changed that centroids are stale"
 
 
+@pytest.mark.parametrize("in_file", [False, True])
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "flipped", "version"])
-def test_a_file_that_is_no_index_is_one_warning(folder: Path, damage: str) -> None:
+def test_a_file_that_is_no_index_is_one_warning(folder: Path, damage: str, in_file: bool) -> None:
     place = place_of(folder)
     with SlabStore(folder) as store:
         search = ShardSearch(store, 0, "base")
@@ -143,13 +147,66 @@ def test_a_file_that_is_no_index_is_one_warning(folder: Path, damage: str) -> No
         elif damage == "flipped":
             content[-100] ^= 1
         else:
-            content = content.replace(b'version\\": 1', b'version\\": 9')
+            content = content.replace(b'version\\": 2', b'version\\": 9')
         path.write_bytes(content)
         with pytest.warns(UserWarning, match="builds another") as caught:
-            assert ShardIndex.opened(search, place) is None
+            assert ShardIndex.opened(search, place, in_file=in_file) is None
         assert len(caught) == 1
         ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
         assert ShardIndex.opened(search, place) is not None
+
+
+@pytest.mark.parametrize("kind", ["keys", "queries"])
+def test_lists_in_their_file_say_what_those_in_ram_say(folder: Path, kind: str) -> None:
+    place, queries = place_of(folder), rows(300, D, 23)
+    with SlabStore(folder) as store:
+        search, moments = ShardSearch(store, 0, "base"), QueryMoments.of(queries)
+        if kind == "keys":
+            index = ShardIndex.of_keys(search, moments, lists=40)
+        else:
+            found = highest(search, queries, 12, moments, silu)
+            index = ShardIndex.of_queries(search, moments, queries, found)
+        index.heat(np.arange(5, 25))
+        index.save(place)
+        ram, file = ShardIndex.opened(search, place), ShardIndex.opened(search, place, in_file=True)
+        assert ram is not None
+        assert file is not None
+        assert isinstance(file.ivf, FileLists)
+        assert (len(file.ivf), file.ivf.lists) == (len(ram.ivf), ram.ivf.lists)
+        assert file.nbytes < ram.nbytes
+        for probes in (1, 3, ram.ivf.lists, 99):
+            for k in (1, 12, N):
+                one, other = (it.search(queries[:20], k, probes) for it in (ram, file))
+                np.testing.assert_array_equal(one.ids, other.ids)
+                there = one.ids > 0
+                np.testing.assert_allclose(one.scores[there], other.scores[there], rtol=1e-4, atol=1e-5)
+        with pytest.raises(UsageError, match="cannot follow"):
+            file.heat(np.arange(3))
+
+
+def test_lists_in_a_file_are_read_whole_where_something_changed(folder: Path) -> None:
+    place = place_of(folder)
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=20).save(place)
+        store.delete([5])
+        search.refresh()
+        index = ShardIndex.opened(search, place, in_file=True)
+        assert index is not None
+        assert isinstance(index.ivf, Ivf)
+        assert 5 not in index.search(rows(9, D, 9), N, 20).ids
+
+
+def test_a_file_of_lists_that_becomes_shorter_is_one_error(folder: Path) -> None:
+    place = place_of(folder)
+    with SlabStore(folder) as store:
+        search = ShardSearch(store, 0, "base")
+        path = ShardIndex.of_keys(search, QueryMoments.of(rows(500, D, 5)), lists=5).save(place)
+        index = ShardIndex.opened(search, place, in_file=True)
+        assert index is not None
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(FormatError, match="cut off"):
+            index.search(rows(4, D, 9), 12, 5)
 
 
 def test_an_index_of_another_memory_is_not_used(folder: Path, tmp_path: Path) -> None:

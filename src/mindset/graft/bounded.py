@@ -25,6 +25,7 @@ from mindset.graft.bank import Bank, MirrorBank
 from mindset.graft.indexed import IndexProposer
 from mindset.graft.model import banks
 from mindset.graft.shard import Shard
+from mindset.store.file_lists import FileLists
 from mindset.store.index_choice import read_choice
 from mindset.store.memory_dir import MemoryDir
 from mindset.store.resident import FAULT_BYTES, Resident
@@ -60,10 +61,13 @@ class Bounded:
         file = self.files.get(rows.data_ptr())
         if file is None:
             return rows[slots]
-        wanted, places = torch.unique(slots, return_inverse=True)
+        if slots.ndim == 1 or len(slots) == 1:  # of one token all are different
+            wanted, places = slots.flatten(), None
+        else:
+            wanted, places = torch.unique(slots, return_inverse=True)
         out = torch.empty((len(wanted), *rows.shape[1:]), dtype=rows.dtype)
         file.read(wanted.tolist(), out.view(torch.uint8).numpy().data.cast("B"))
-        return out[places]
+        return out.view(*slots.shape, *rows.shape[1:]) if places is None else out[places]
 
     def multiply(self, x: Tensor, rows: Float[Tensor, "n d"], bias: Tensor | None = None) -> Tensor:
         """`F.linear`, block by block."""
@@ -170,10 +174,11 @@ def _index(held: dict[int, MirrorBank], memory: MemoryDir) -> int:
     taken = 0
     with SlabStore(memory.folder, read_only=True) as store:
         for layer, (place, probes) in chosen.items():
-            index = ShardIndex.opened(ShardSearch(store, layer, place.shard), place)
+            index = ShardIndex.opened(ShardSearch(store, layer, place.shard), place, in_file=True)
             if index is not None:
                 held[layer].named_by = IndexProposer(index, probes)
                 taken += index.nbytes
+                taken += index.ivf.bytes_of(probes) if isinstance(index.ivf, FileLists) else 0
     return taken
 
 

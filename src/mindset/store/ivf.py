@@ -14,6 +14,7 @@ what the store says, never the truth.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from mindset.errors import MissingError
 from mindset.store.entries import QueryMoments
 from mindset.store.search import top_columns
 
-__all__ = ["NEW_COPIES", "Ivf", "Kind", "import_faiss"]
+__all__ = ["COPIES_SOUGHT", "NEW_COPIES", "Best", "Ivf", "Kind", "Lists", "import_faiss", "once"]
 
 Kind = Literal["keys", "queries"]
 Best = tuple[Int64[np.ndarray, "q _"], Float32[np.ndarray, "q _"]]
@@ -31,7 +32,7 @@ Best = tuple[Int64[np.ndarray, "q _"], Float32[np.ndarray, "q _"]]
 NEW_COPIES = 4
 """Lists of `queries` that a slot of which no query knows is put in."""
 
-_COPIES_SOUGHT = 16
+COPIES_SOUGHT = 16
 """Copies of one row that may stand before the next one, when lists of `queries` are searched."""
 _SAMPLE = 64
 """Entries a centroid is trained on."""
@@ -47,6 +48,17 @@ def import_faiss() -> Any:
             "an index needs the extra `ann` (faiss): pip install 'mindset-lm[ann]'; without it search is exact"
         ) from error
     return faiss
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """Inverted lists as arrays: list i is what lies between `starts[i]` and `starts[i + 1]`."""
+
+    centroids: Float32[np.ndarray, "lists d1"]
+    starts: Int64[np.ndarray, " lists1"]
+    rows: Int64[np.ndarray, " n"]
+    entries: Float32[np.ndarray, "n d1"]
+    """Whitened."""
 
 
 class Ivf:
@@ -79,13 +91,31 @@ class Ivf:
         return made, made.index.quantizer.search(white, 1)[1].reshape(-1)
 
     @classmethod
-    def of_bytes(cls, data: np.ndarray, moments: QueryMoments, kind: Kind) -> Ivf:
-        """What `bytes` gave."""
-        return cls(import_faiss().deserialize_index(data), moments, kind)
+    def of_lists(cls, lists: Lists, moments: QueryMoments, kind: Kind) -> Ivf:
+        """What `as_lists` gave."""
+        made = cls(_empty(lists.centroids), moments, kind)
+        pointer, inverted = made.faiss.swig_ptr, made.index.invlists
+        for i, (start, stop) in enumerate(zip(lists.starts[:-1], lists.starts[1:], strict=True)):
+            if stop > start:
+                rows = np.ascontiguousarray(lists.rows[start:stop])
+                codes = np.ascontiguousarray(lists.entries[start:stop]).view(np.uint8)
+                inverted.add_entries(i, len(rows), pointer(rows), pointer(codes))
+        made.index.ntotal = len(lists.rows)
+        return made
 
-    def bytes(self) -> np.ndarray:
-        """All of it, as faiss writes it."""
-        return np.asarray(self.faiss.serialize_index(self.index))
+    def as_lists(self) -> Lists:
+        """All of it as arrays."""
+        inverted, d = self.index.invlists, self.index.d
+        sizes = [inverted.list_size(i) for i in range(self.lists)]
+        rows, entries = [np.empty(0, np.int64)], [np.empty((0, d), np.float32)]
+        for i, size in enumerate(sizes):
+            if size:
+                codes = self.faiss.rev_swig_ptr(inverted.get_codes(i), size * 4 * d)
+                entries.append(codes.view(np.float32).reshape(size, d))
+                rows.append(self.faiss.rev_swig_ptr(inverted.get_ids(i), size))
+        centroids = self.index.quantizer.reconstruct_n(0, self.lists)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return Lists(centroids, starts, np.concatenate(rows), np.concatenate(entries))
 
     @property
     def lists(self) -> int:
@@ -93,6 +123,11 @@ class Ivf:
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return len(self) * (4 * len(self.moments.square) + 8)
 
     def add(self, rows: Int64[np.ndarray, " n"], entries: Float32[np.ndarray, "n d1"]) -> None:
         """List rows where they belong: by the nearest centroid, or the queries that they answer best."""
@@ -137,11 +172,11 @@ class Ivf:
         if self.kind == "keys":
             scores, rows = self.index.search(asked, k, params=self._parameters)
             return rows, scores
-        scores, rows = self.index.search(asked, k * min(probes, _COPIES_SOUGHT), params=self._parameters)
-        return _once(rows, scores, k)
+        scores, rows = self.index.search(asked, k * min(probes, COPIES_SOUGHT), params=self._parameters)
+        return once(rows, scores, k)
 
 
-def _once(rows: Int64[np.ndarray, "q n"], scores: Float32[np.ndarray, "q n"], k: int) -> Best:
+def once(rows: Int64[np.ndarray, "q n"], scores: Float32[np.ndarray, "q n"], k: int) -> Best:
     """Each row once: copies have one score, so they stand together up to ties."""
     order = np.argsort(rows, axis=1, kind="stable")
     named, told = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from mindset.errors import FormatError
 from mindset.store.slab import HEADER_BYTES, Slab, SlabHeader
@@ -30,12 +30,12 @@ class RowFile:
         self.row_bytes = known.row_bytes
         self.n_rows = known.n_rows
 
-    def read(self, rows: Iterable[int], out: memoryview) -> None:
+    def read(self, rows: Sequence[int], out: memoryview) -> None:
         """Fill `out`, which is as long as that many rows, with them in the order given; rows in use only."""
-        size, stop = self.row_bytes, 0
-        for row in rows:
-            if not 0 <= row < self.n_rows:
-                raise IndexError(f"row {row} of {self.n_rows}")
-            start, stop = stop, stop + size
-            if os.preadv(self._descriptor, [out[start:stop]], HEADER_BYTES + row * size) != size:
-                raise FormatError(f"row {row} of a slab is cut off: its file became shorter")
+        if rows and not 0 <= min(rows) <= max(rows) < self.n_rows:
+            raise IndexError(f"rows {min(rows)} to {max(rows)} of {self.n_rows}")
+        size, file = self.row_bytes, self._descriptor
+        read = b"".join([os.pread(file, size, HEADER_BYTES + row * size) for row in rows])
+        if len(read) != len(out):
+            raise FormatError("a row of a slab is cut off: its file became shorter")
+        out[:] = read

@@ -4,7 +4,7 @@ Beside the lists stand the *hot* rows: those that recorded queries found best. T
 few hundred of a feed-forward block's slots hold most of the highest influences, and lists find those badly.
 
 `cache/layer-03.base.g1.0000000042.ivf` belongs to generation 1 of `memory.json` and is as of generation 42 of the
-ledger. It is safetensors: faiss's lists, the moments of the recorded queries, and for every row whose slot it listed
+ledger. It is safetensors: the lists, the moments of the recorded queries, and for every row whose slot it listed
 and that slot's checksum; so an index of another time, or of another memory, shows by comparing. What differs is taken
 off and put on; a file that is torn or differs by too much is not used, and a new one is built.
 
@@ -27,14 +27,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mindset.atomic_file import replacing
-from mindset.errors import FormatError
+from mindset.errors import FormatError, UsageError
 from mindset.store.entries import QueryMoments, entries, extended
-from mindset.store.ivf import Ivf
+from mindset.store.file_lists import FileLists, TensorFile
+from mindset.store.ivf import Ivf, Lists
 from mindset.store.search import Found, ShardSearch, top_columns
 
 __all__ = ["IndexPlace", "ShardIndex", "lists_for"]
 
-FORMAT, VERSION = "mindset ivf", 1
+FORMAT, VERSION = "mindset ivf", 2
 QUERIES_A_LIST = 32
 """Recorded queries that share a list of `queries`."""
 REBUILD_SHARE = 0.3
@@ -83,7 +84,7 @@ class ShardIndex:
     def __init__(
         self,
         search: ShardSearch,
-        ivf: Ivf,
+        ivf: Ivf | FileLists,
         slots: Int64[np.ndarray, " top"],
         crcs: Int64[np.ndarray, " top"],
         changed: int = 0,
@@ -138,17 +139,24 @@ class ShardIndex:
         return self.changed > REBUILD_SHARE * max(1, self.search_exactly.count)
 
     @property
+    def behind(self) -> bool:
+        """Whether something was changed that `follow` has not seen."""
+        search = self.search_exactly
+        same = len(self.slots) == search.info.top and np.array_equal(self.slots, search.slot_of_row)
+        return not (same and np.array_equal(self.crcs, search.crc_of_row))
+
+    @property
     def nbytes(self) -> int:
         """Bytes that it takes in RAM: what is listed, and who every row was."""
         hot = 0 if self._hot_entries is None else self._hot_entries.nbytes
         search = self.search_exactly
         known = sum(one.nbytes for one in (self.slots, self.crcs, search.slot_of_row, search.crc_of_row))
-        return len(self.ivf) * (4 * len(self.ivf.moments.square) + 8) + hot + known
+        return self.ivf.nbytes + hot + known
 
     def heat(self, rows: Int64[np.ndarray, " hot"]) -> None:
         """Look at these living rows for every query from now on, and at those that were hot before as at the others."""
         self._list(np.setdiff1d(self.hot, rows))
-        self.ivf.remove(np.setdiff1d(rows, self.hot))
+        self._changeable().remove(np.setdiff1d(rows, self.hot))
         self.hot = np.sort(rows)
         self._hot_entries = self._entries(self.hot)
 
@@ -159,7 +167,8 @@ class ShardIndex:
         slots, crcs = _padded(search.slot_of_row, size), _padded(search.crc_of_row, size)
         old_slots, old_crcs = _padded(self.slots, size), _padded(self.crcs, size)
         differ = (slots != old_slots) | (crcs != old_crcs)
-        self.ivf.remove(np.flatnonzero(differ & (old_slots > 0)))
+        if differ.any():
+            self._changeable().remove(np.flatnonzero(differ & (old_slots > 0)))
         self.hot = self.hot[~differ[self.hot]]
         self._list(np.flatnonzero(differ & (slots > 0)))
         self._hot_entries = self._entries(self.hot)
@@ -190,7 +199,12 @@ class ShardIndex:
     def _list(self, rows: Int64[np.ndarray, " n"]) -> None:
         for start in range(0, len(rows), 1 << 16):
             some = rows[start : start + (1 << 16)]
-            self.ivf.add(some, self._entries(some))
+            self._changeable().add(some, self._entries(some))
+
+    def _changeable(self) -> Ivf:
+        if not isinstance(self.ivf, Ivf):
+            raise UsageError("lists that stay in their file cannot follow a change")
+        return self.ivf
 
     def _entries(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d1"]:
         search = self.search_exactly
@@ -201,9 +215,10 @@ class ShardIndex:
     def save(self, place: IndexPlace) -> Path:
         """Write it under its generation; older ones of the shard go."""
         place.folder.mkdir(exist_ok=True)
+        lists = self._changeable().as_lists()
         tensors = {
-            "faiss": self.ivf.bytes(), "square": self.ivf.moments.square, "slots": self.slots, "crcs": self.crcs,
-            "hot": self.hot,
+            "centroids": lists.centroids, "starts": lists.starts, "rows": lists.rows, "entries": lists.entries,
+            "square": self.ivf.moments.square, "slots": self.slots, "crcs": self.crcs, "hot": self.hot,
         }  # fmt: skip
         about = {
             "format": FORMAT,
@@ -221,11 +236,16 @@ class ShardIndex:
         return path
 
     @classmethod
-    def opened(cls, search: ShardSearch, place: IndexPlace) -> ShardIndex | None:
-        """The newest that can be used, in step with the ledger; None: there is none, it has to be built."""
+    def opened(cls, search: ShardSearch, place: IndexPlace, *, in_file: bool = False) -> ShardIndex | None:
+        """The newest that can be used, in step with the ledger; None: there is none, it has to be built.
+
+        With `in_file` its lists stay there, unless something was changed since.
+        """
         for path in place.files():
             try:
-                found = cls._read(search, path)
+                found = cls._read(search, path, in_file=in_file)
+                if in_file and found.behind:
+                    found = cls._read(search, path, in_file=False)
             except (FormatError, OSError) as error:
                 warnings.warn(f"{error}; it is not used, `mindset memory index` builds another", stacklevel=2)
                 return None
@@ -234,23 +254,31 @@ class ShardIndex:
         return None
 
     @classmethod
-    def _read(cls, search: ShardSearch, path: Path) -> ShardIndex:
+    def _read(cls, search: ShardSearch, path: Path, *, in_file: bool) -> ShardIndex:
+        large = ("entries", "rows")
         try:
             with safe_open(path, "numpy") as file:
                 about = json.loads((file.metadata() or {})["about"])
-                tensors = {
-                    name: file.get_tensor(name) for name in ("faiss", "square", "slots", "crcs", "hot")
-                }
+                known = (about.get("format"), about.get("version")) == (FORMAT, VERSION)
+                names = [*file.keys()] if known else []
+                tensors = {name: file.get_tensor(name) for name in names if not (in_file and name in large)}
+                lists = TensorFile(path) if in_file else None
+                crc = _crc(tensors) if lists is None else lists.crc()
         except (SafetensorError, KeyError, ValueError) as error:
             raise FormatError(f"{path} is no whole index ({error})") from error
-        if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+        if not known:
             raise FormatError(f"{path} is {about.get('format')} of version {about.get('version')}")
-        if about.get("crc") != _crc(tensors):
+        if about.get("crc") != crc:
             raise FormatError(f"{path} is damaged (its checksum differs)")
         moments = QueryMoments(tensors["square"])
         if len(moments.square) != search.info.fields["key"]["d"] + 1:
             raise FormatError(f"{path} is of another memory")
-        ivf = Ivf.of_bytes(tensors["faiss"], moments, about["kind"])
+        ivf: Ivf | FileLists
+        if lists is not None:
+            ivf = FileLists(lists, tensors["centroids"], tensors["starts"], moments, about["kind"])
+        else:
+            arrays = Lists(*(tensors[name] for name in ("centroids", "starts", "rows", "entries")))
+            ivf = Ivf.of_lists(arrays, moments, about["kind"])
         made = cls(search, ivf, tensors["slots"], tensors["crcs"], int(about["changed"]))
         made.hot = tensors["hot"]
         return made
