@@ -44,7 +44,7 @@ REBUILD_SHARE = 0.3
 
 def lists_for(slots: int) -> int:
     """How many lists a shard of that size gets."""
-    return max(1, round(2 * math.sqrt(slots)))
+    return max(1, round(4 * math.sqrt(slots)))
 
 
 @dataclass(frozen=True)
