@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from mindset.calls.log import CallLog
 from mindset.errors import CallError
+from mindset.llm import attempts
 from mindset.llm.events import Event, Finished, TextPiece, to_json
 from mindset.llm.messages import user
 from mindset.llm.request import Request
@@ -115,6 +118,31 @@ def test_the_end_of_the_loop_finishes_what_is_under_way(log: CallLog) -> None:
         await anext(stream)
         kept.append(stream)  # alive when the loop ends
 
+    asyncio.run(scenario())
+    assert said(log, 1) == "one"
+
+
+def test_what_cannot_be_closed_in_order_was_closed_all_the_same(
+    log: CallLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a loop that ends closes the place in the line before the call that stands there."""
+
+    class Limiter:
+        @asynccontextmanager
+        async def turn(self, _: float) -> AsyncIterator[None]:
+            try:
+                yield
+            except GeneratorExit:
+                raise RuntimeError("generator didn't stop after athrow()") from None
+
+    async def scenario() -> None:
+        stream = ScriptedClient([STUCK], log=log).complete(QUESTION)
+        await anext(stream)
+        await anext(stream)
+        with contextlib.suppress(RuntimeError):
+            await stream.aclose()
+
+    monkeypatch.setattr(attempts, "limiter_of", lambda *_: Limiter())
     asyncio.run(scenario())
     assert said(log, 1) == "one"
 

@@ -114,7 +114,20 @@ async def _recorded(
         await recorder.finish("cancelled")
         yield last
     except BaseException as error:
-        await recorder.fail(error)
+        await recorder.fail(_reason(error))
         raise
     finally:
         recorder.over.set()
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What ended it: that it was closed, where closing what it is made of failed in turn.
+
+    A loop that ends closes all generators at once, so that one may be told to close while another is doing it.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, GeneratorExit):
+            return found
+        found = found.__context__
+    return error
