@@ -25,7 +25,7 @@ from benchmarks.facts_methods import (
 )
 from benchmarks.facts_peers import lora, memit, rome
 from benchmarks.facts_reach import REACH, reach
-from benchmarks.facts_scoring import Before, Record, likelihoods, read_records, score, state_before
+from benchmarks.facts_scoring import NAMED, Before, Record, likelihoods, read_records, score, state_before
 from benchmarks.rows import Bench, Measured, settings_of
 from mindset.facts.write_values import WriteSettings
 from mindset.graft.model import banks
@@ -43,7 +43,6 @@ BARS = {
 LEFT_OUT = {"relations on held subjects": "left out", "unrelated text": "windows that name no held subject"}
 MANY_BARS = {"efficacy": ">= 0.90", "efficacy by probability": ">= 0.97"}
 """At 1,000; there the KL has a bar too."""
-NAMED = "kl a token, subjects named or not"
 UNITS = {"kl a token": "nats", NAMED: "nats", "seconds a fact": "s"}
 """Of those figures that are no shares."""
 

@@ -19,9 +19,11 @@ import torch
 from mindset.facts.fact import Fact, make_fact
 from mindset.facts.lessons import target_tokens
 
-__all__ = ["OTHER_RELATIONS", "Before", "Record", "read_records", "score", "state_before"]
+__all__ = ["NAMED", "OTHER_RELATIONS", "Before", "Record", "read_records", "score", "state_before"]
 
 BATCH = 32
+NAMED = "kl a token, subjects named or not"
+"""A figure; `kl a token` is of text that names no subject."""
 OTHER_RELATIONS = (
     "{} was painted by", "{} tastes like", "The mayor of {} is", "{} was destroyed in", "The height of {} is",
     "The wife of {} is", "{} is made of", "The weather in {} is", "{} smells of", "The enemy of {} is", "{} won the",
@@ -180,7 +182,7 @@ def divergence(model: Any, before: Before) -> dict[str, float]:
     unrelated = [kl for kl, named in zip(found, before.related.tolist(), strict=True) if not named]
     return {
         "kl a token": float(np.mean(unrelated[: before.windows])),
-        "kl a token, subjects named or not": float(np.mean(found[: before.windows])),
+        NAMED: float(np.mean(found[: before.windows])),
         "windows that name a subject": float(before.related[: before.windows].sum()),
     }
 

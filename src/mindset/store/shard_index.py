@@ -203,7 +203,9 @@ class ShardIndex:
 
     def _changeable(self) -> Ivf:
         if not isinstance(self.ivf, Ivf):
-            raise UsageError("lists that stay in their file cannot follow a change")
+            raise UsageError(
+                "lists that stay in their file cannot follow a change; open the index without `in_file`"
+            )
         return self.ivf
 
     def _entries(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d1"]:
