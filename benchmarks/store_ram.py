@@ -25,6 +25,7 @@ from benchmarks.timing import missing, scratch
 from mindset.graft.bank import MirrorBank
 from mindset.graft.calibration import own_samples
 from mindset.graft.folder import load, save
+from mindset.graft.indexing import recorded_queries
 from mindset.graft.model import banks
 from mindset.graft.sources import load_teacher
 from mindset.probe.speed import decode_ratio
@@ -92,7 +93,9 @@ def _told(subject: Subject, many: int, ram: int, bench: Bench) -> dict[str, Any]
             model = student(loaded, tokens, rows, count, bench.seed, subject.layers)
             save(model, folder / name, loaded.tokenizer)
             if name == "many":
-                _index(folder / name, model, tokens, told)
+                # what a model's first bank is asked no bank changes, and its teacher says it sooner
+                asked = loaded.model if len(banks(model)) == 1 else model
+                _index(folder / name, model, recorded_queries(asked, tokens, [*banks(model)]), told)
             del model
             shutil.rmtree(rows)
         torch.save(tokens[0][:64], folder / "prompt.pt")
@@ -105,11 +108,11 @@ def _told(subject: Subject, many: int, ram: int, bench: Bench) -> dict[str, Any]
         return told | json.loads(ran.stdout.splitlines()[-1])
 
 
-def _index(folder: Path, model: Any, tokens: torch.Tensor, told: dict[str, Any]) -> None:
+def _index(folder: Path, model: Any, queries: dict[int, Any], told: dict[str, Any]) -> None:
     """Lists noted as chosen; the recall that they have is told."""
     with SlabStore(folder / "memory") as store:
         for info in store.shards():
-            index, probes = chosen_index(store, model, tokens, info.layer, told)
+            index, probes = chosen_index(store, model, queries[info.layer], info.layer, told)
             place = IndexPlace.of(store.folder, info.layer, info.name, store.memory.generation)
             index.save(place)
             recall = told[f"recall@{K} in layer {info.layer}"]

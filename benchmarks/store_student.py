@@ -15,7 +15,7 @@ from torch import nn
 
 from mindset.graft.bank import MirrorBank
 from mindset.graft.convert import build_student
-from mindset.graft.indexing import activation_in_numpy, recorded_queries
+from mindset.graft.indexing import activation_in_numpy
 from mindset.graft.model import banks
 from mindset.graft.plan import ConversionPlan
 from mindset.graft.shard import Shard
@@ -79,13 +79,12 @@ def _repeated(rows: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def chosen_index(
-    store: SlabStore, model: Any, tokens: torch.Tensor, layer: int, told: dict[str, Any]
+    store: SlabStore, model: Any, queries: np.ndarray, layer: int, told: dict[str, Any]
 ) -> tuple[ShardIndex, int]:
     """Lists of keys, and how many are looked at: as few as find RECALL of the true ones, if MOST do.
 
     Of what `mindset memory index` tries these are what finds most of such slots, which are many of a few sorts.
     """
-    queries = recorded_queries(model, tokens, [layer])[layer]
     train, judge = queries[:-128], queries[-128:]
     search = ShardSearch(store, layer, "base", torch_searcher)
     moments = QueryMoments.of(train)

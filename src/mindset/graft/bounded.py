@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from mindset.errors import UsageError
 from mindset.graft.bank import Bank, MirrorBank
+from mindset.graft.file_token import FileTokenReader
 from mindset.graft.indexed import IndexProposer
 from mindset.graft.model import banks
 from mindset.graft.shard import Shard
@@ -49,11 +50,16 @@ class Bounded:
         self.resident = resident
         self.files: dict[int, RowFile] = {}
         """By the address of mapped rows."""
+        self._compiled: dict[int, FileTokenReader] = {}
+        """By layer."""
         self._steps: dict[tuple[int, int | None], int] = {}
         """By layer and k: tokens of a step."""
 
     def read(self, bank: MirrorBank, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
         """What the bank reads, its output bias left out."""
+        compiled = self._compiled.setdefault(bank.layer, FileTokenReader())
+        if (out := compiled.read(bank, self.files, x)) is not None:
+            return out
         return torch.cat([bank.read_gathered(piece) for piece in x.split(self._step(bank))])
 
     def fetch(self, rows: Float[Tensor, "n ..."], slots: Int[Tensor, ...]) -> Float[Tensor, ...]:

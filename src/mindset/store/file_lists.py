@@ -40,6 +40,10 @@ class TensorFile:
             name: tuple(8 + length + at for at in header[name]["data_offsets"]) for name in self.names
         }
 
+    def start_of(self, name: str) -> int:
+        """The byte of the file at which a tensor begins."""
+        return self._spans[name][0]
+
     def read(self, name: str, first: int, out: np.ndarray) -> None:
         """Fill `out` with what stands in a tensor from byte `first` on."""
         start, stop = self._spans[name]
@@ -101,10 +105,13 @@ class FileLists:
         """Bytes that are always in RAM."""
         return self.centroids.nbytes + self.starts.nbytes
 
+    def most(self, probes: int) -> int:
+        """Entries that a search looks at, at most."""
+        return int(np.sort(np.diff(self.starts))[-probes:].sum())
+
     def bytes_of(self, probes: int) -> int:
         """Bytes that a search takes beside, at most."""
-        longest = np.sort(np.diff(self.starts))[-probes:]
-        return int(longest.sum()) * (4 * int(self.centroids.shape[1]) + 8)
+        return self.most(probes) * (4 * int(self.centroids.shape[1]) + 8)
 
     def search(
         self, queries: Float32[np.ndarray, "q d1"], k: int, probes: int

@@ -22,20 +22,21 @@ class RowFile:
     def __init__(self, slab: Slab) -> None:
         file = slab.path.open("rb", buffering=0)
         self._close = weakref.finalize(self, file.close)
-        self._descriptor = file.fileno()
-        found, known = SlabHeader.unpack(os.pread(self._descriptor, HEADER_BYTES, 0), slab.path), slab.header
+        self.descriptor = file.fileno()
+        found, known = SlabHeader.unpack(os.pread(self.descriptor, HEADER_BYTES, 0), slab.path), slab.header
         if (found.name, found.dtype, found.row_length) != (known.name, known.dtype, known.row_length):
             self._close()
             raise FormatError(f"{slab.path} was replaced while it was read; load the model again")
-        self.row_bytes = known.row_bytes
+        self.first_byte = HEADER_BYTES
+        self.dtype, self.row_bytes = known.dtype, known.row_bytes
         self.n_rows = known.n_rows
 
     def read(self, rows: Sequence[int], out: memoryview) -> None:
         """Fill `out`, which is as long as that many rows, with them in the order given; rows in use only."""
         if rows and not 0 <= min(rows) <= max(rows) < self.n_rows:
             raise IndexError(f"rows {min(rows)} to {max(rows)} of {self.n_rows}")
-        size, file = self.row_bytes, self._descriptor
-        read = b"".join([os.pread(file, size, HEADER_BYTES + row * size) for row in rows])
+        size, file = self.row_bytes, self.descriptor
+        read = b"".join([os.pread(file, size, self.first_byte + row * size) for row in rows])
         if len(read) != len(out):
             raise FormatError("a row of a slab is cut off: its file became shorter")
         out[:] = read

@@ -93,7 +93,7 @@ class ShardIndex:
         self.search_exactly, self.ivf = search, ivf
         self.slots, self.crcs, self.changed = slots, crcs, changed
         self.hot: Int64[np.ndarray, " hot"] = np.zeros(0, np.int64)
-        self._hot_entries: Float32[np.ndarray, "hot d1"] | None = None
+        self.hot_entries: Float32[np.ndarray, "hot d1"] | None = None
         self.generation = -1
         """Of the ledger, when it was brought into step last."""
 
@@ -148,7 +148,7 @@ class ShardIndex:
     @property
     def nbytes(self) -> int:
         """Bytes that it takes in RAM: what is listed, and who every row was."""
-        hot = 0 if self._hot_entries is None else self._hot_entries.nbytes
+        hot = 0 if self.hot_entries is None else self.hot_entries.nbytes
         search = self.search_exactly
         known = sum(one.nbytes for one in (self.slots, self.crcs, search.slot_of_row, search.crc_of_row))
         return self.ivf.nbytes + hot + known
@@ -158,7 +158,7 @@ class ShardIndex:
         self._list(np.setdiff1d(self.hot, rows))
         self._changeable().remove(np.setdiff1d(rows, self.hot))
         self.hot = np.sort(rows)
-        self._hot_entries = self._entries(self.hot)
+        self.hot_entries = self._entries(self.hot)
 
     def follow(self) -> int:
         """Bring it into step with what `search` last saw of the ledger; returns how many rows changed."""
@@ -171,7 +171,7 @@ class ShardIndex:
             self._changeable().remove(np.flatnonzero(differ & (old_slots > 0)))
         self.hot = self.hot[~differ[self.hot]]
         self._list(np.flatnonzero(differ & (slots > 0)))
-        self._hot_entries = self._entries(self.hot)
+        self.hot_entries = self._entries(self.hot)
         self.slots, self.crcs, self.generation = slots, crcs, search.generation
         self.changed += int(differ.sum())
         return int(differ.sum())
@@ -188,11 +188,11 @@ class ShardIndex:
         """The same by row; -1 where there were fewer."""
         asked = extended(queries)
         rows, scores = self.ivf.search(asked, k, probes)
-        if self._hot_entries is None or not len(self.hot):
+        if self.hot_entries is None or not len(self.hot):
             return rows, scores
         hot = np.broadcast_to(self.hot, (len(asked), len(self.hot)))
         rows = np.concatenate([rows, hot], axis=1)
-        scores = np.concatenate([scores, asked @ self._hot_entries.T], axis=1)
+        scores = np.concatenate([scores, asked @ self.hot_entries.T], axis=1)
         best, found = top_columns(scores, k)
         return np.take_along_axis(rows, best, 1), found
 
