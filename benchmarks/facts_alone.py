@@ -31,7 +31,7 @@ SIZES = {"others": 20, "relations": 20, "windows": 2}
 
 def alone_rows(bench: Bench, shared: Path, first: int) -> None:
     """One row a method: the paraphrase, all other figures beside it."""
-    count = 2 if bench.quick else 20
+    count = 2 if bench.quick else 12
     records = read_records(shared, first, count)
     settings = WriteSettings(steps=5) if bench.quick else WriteSettings()
     with scratch_model(bench.device) as (loaded, folder):

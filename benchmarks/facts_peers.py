@@ -33,9 +33,15 @@ _WRITE = WriteSettings(steps=25, learning_rate=0.5, guard=0.0625, guards_a_step=
 
 @contextmanager
 def lora(
-    loaded: Loaded, records: Sequence[Record], *, rank: int = 8, rate: float = 1e-3, epochs: int = 12
+    loaded: Loaded,
+    records: Sequence[Record],
+    *,
+    rank: int = 8,
+    rate: float = 1e-3,
+    epochs: int = 12,
+    least: int = 30,
 ) -> Iterator[Held]:
-    """Adapters trained on all phrasings of all facts."""
+    """Adapters trained on all phrasings of all facts, `least` steps of 32 texts however few these are."""
     from peft import LoraConfig, get_peft_model
 
     began, lessons = time.perf_counter(), _lessons(loaded, records)
@@ -48,7 +54,7 @@ def lora(
         texts = [(cut.ids, n) for one in lessons for cut, n in zip(one.prompts, one.targets, strict=True)]
         some = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(some, lr=rate, weight_decay=0.0)
-        steps = epochs * len(texts) // 32
+        steps = max(least, epochs * len(texts) // 32)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             drawn = [texts[i] for i in torch.randint(len(texts), (32,), generator=generator).tolist()]
