@@ -7,9 +7,10 @@ facts: `facts_scoring`. Greedy means that all tokens of the target are the likel
 
 from __future__ import annotations
 
+from benchmarks.facts_alone import alone_rows
 from benchmarks.facts_body import body_rows
 from benchmarks.facts_corpus import corpus_rows
-from benchmarks.facts_rows import held_rows, many_rows
+from benchmarks.facts_rows import FIRST_SCORED, held_rows, many_rows
 from benchmarks.rows import open_bench, shared_data
 
 
@@ -20,6 +21,7 @@ def main() -> None:
     if shared is None or not (shared / "facts" / "counterfact.json").exists():
         print("skipped: needs facts/counterfact.json in the shared data (MINDSET_SHARED)")
         return
+    alone_rows(bench, shared, FIRST_SCORED)
     held_rows(bench, shared)
     corpus_rows(bench, shared)
     body_rows(bench, shared)

@@ -8,6 +8,7 @@ library's documentation. LoRA (Hu et al. 2021) by peft, on all linear maps. Each
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,9 +33,15 @@ _WRITE = WriteSettings(steps=25, learning_rate=0.5, guard=0.0625, guards_a_step=
 
 @contextmanager
 def lora(
-    loaded: Loaded, records: Sequence[Record], *, rank: int = 8, rate: float = 1e-3, epochs: int = 12
+    loaded: Loaded,
+    records: Sequence[Record],
+    *,
+    rank: int = 8,
+    rate: float = 1e-3,
+    epochs: int = 12,
+    least: int = 30,
 ) -> Iterator[Held]:
-    """Adapters trained on all phrasings of all facts."""
+    """Adapters trained on all phrasings of all facts, `least` steps of 32 texts however few these are."""
     from peft import LoraConfig, get_peft_model
 
     began, lessons = time.perf_counter(), _lessons(loaded, records)
@@ -47,7 +54,7 @@ def lora(
         texts = [(cut.ids, n) for one in lessons for cut, n in zip(one.prompts, one.targets, strict=True)]
         some = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(some, lr=rate, weight_decay=0.0)
-        steps = epochs * len(texts) // 32
+        steps = max(least, epochs * len(texts) // 32)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             drawn = [texts[i] for i in torch.randint(len(texts), (32,), generator=generator).tolist()]
@@ -67,7 +74,7 @@ def rome(loaded: Loaded, records: Sequence[Record]) -> Iterator[Held]:
     began, lessons = time.perf_counter(), _lessons(loaded, records)
     with _unchanged(loaded.model, (ROME_LAYER,)):
         weight = _down(loaded.model, ROME_LAYER).weight
-        inverse = torch.linalg.inv(_moment(loaded, ROME_LAYER))
+        inverse = torch.linalg.inv(_moment(loaded.model, loaded.tokenizer, ROME_LAYER))
         for lesson in lessons:
             delta = _wanted(loaded, [lesson], ROME_LAYER)[0]
             key = _subject_keys(loaded, [lesson], ROME_LAYER)[0]
@@ -80,6 +87,7 @@ def rome(loaded: Loaded, records: Sequence[Record]) -> Iterator[Held]:
 def memit(loaded: Loaded, records: Sequence[Record], weight_of_moment: float = 1500.0) -> Iterator[Held]:
     """All facts at once, over `MEMIT_LAYERS`."""
     began, lessons = time.perf_counter(), _lessons(loaded, records)
+    moments = {layer: _moment(loaded.model, loaded.tokenizer, layer) for layer in MEMIT_LAYERS}
     with _unchanged(loaded.model, MEMIT_LAYERS):
         wanted = _wanted(loaded, lessons, MEMIT_LAYERS[-1])
         target = _subject_states(loaded, lessons, MEMIT_LAYERS[-1]) + wanted
@@ -87,7 +95,7 @@ def memit(loaded: Loaded, records: Sequence[Record], weight_of_moment: float = 1
             keys = _subject_keys(loaded, lessons, layer)
             left = target - _subject_states(loaded, lessons, MEMIT_LAYERS[-1])
             share = left / (len(MEMIT_LAYERS) - i)
-            moment = weight_of_moment * _moment(loaded, layer) + keys.T @ keys
+            moment = weight_of_moment * moments[layer] + keys.T @ keys
             _add(_down(loaded.model, layer).weight, torch.linalg.solve(moment, keys.T @ share).T)
         yield Held(loaded.model, time.perf_counter() - began)
 
@@ -162,18 +170,19 @@ def _subject_states(loaded: Loaded, lessons: Sequence[Lesson], layer: int) -> to
     return _at_subjects(loaded, lessons, loaded.model.model.layers[layer], before=False)
 
 
+@functools.lru_cache(maxsize=8)
 @torch.no_grad()
-def _moment(loaded: Loaded, layer: int) -> torch.Tensor:
-    """The second moment of what goes into the down projection `[d_mlp, d_mlp]`."""
+def _moment(model: Any, tokenizer: Any, layer: int) -> torch.Tensor:
+    """The second moment of what goes into the down projection `[d_mlp, d_mlp]`, of the model as it was."""
     total: list[torch.Tensor] = []
 
     def keep(_: Any, args: Any) -> None:
         rows = args[0].reshape(-1, args[0].shape[-1]).double()
         total.append(rows.T @ rows / len(rows))
 
-    handle = _down(loaded.model, layer).register_forward_pre_hook(keep)
-    for rows in ordinary_tokens(loaded.tokenizer).split(8):
-        loaded.model(rows.to(loaded.model.device), use_cache=False, logits_to_keep=1)
+    handle = _down(model, layer).register_forward_pre_hook(keep)
+    for rows in ordinary_tokens(tokenizer).split(8):
+        model(rows.to(model.device), use_cache=False, logits_to_keep=1)
     handle.remove()
     moment = torch.stack(total).mean(0)
     return moment + 1e-4 * moment.diagonal().mean() * torch.eye(len(moment)).to(moment)

@@ -31,7 +31,7 @@ from mindset.facts.write_values import WriteSettings
 from mindset.graft.model import banks
 from mindset.graft.sources import load_teacher
 
-__all__ = ["held_rows", "many_rows"]
+__all__ = ["FIRST_SCORED", "held_rows", "many_rows"]
 
 FIRST_SCORED = 500
 BARS = {

@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mindset.errors import FormatError
 from mindset.graft.bank import MirrorBank
@@ -89,7 +89,7 @@ def _source(bank: MirrorBank, files: dict[int, RowFile]) -> _Source | None:
     named_by, shards = bank.named_by, cast("list[Shard]", list(bank.shards.values()))
     if _loops() is None or len(shards) != 1 or not isinstance(named_by, IndexProposer):
         return None
-    shard, rule = shards[0], rule_of(cast(nn.Module, shards[0].activation))
+    shard, rule = shards[0], rule_of(shards[0].activation)
     rows = [cast("Tensor | None", getattr(shard, name)) for name in _ROWS]
     found = tuple(None if row is None else files.get(row.data_ptr()) for row in rows)
     loose = any(row is not None and file is None for row, file in zip(rows, found, strict=True))

@@ -36,9 +36,10 @@ class TensorFile:
         length = int.from_bytes(os.pread(self.descriptor, 8, 0), "little")
         header = json.loads(os.pread(self.descriptor, length, 8))
         self.names = sorted(name for name in header if name != "__metadata__")
-        self._spans = {
-            name: tuple(8 + length + at for at in header[name]["data_offsets"]) for name in self.names
-        }
+        self._spans: dict[str, tuple[int, int]] = {}
+        for name in self.names:
+            first, stop = header[name]["data_offsets"]
+            self._spans[name] = 8 + length + first, 8 + length + stop
 
     def start_of(self, name: str) -> int:
         """The byte of the file at which a tensor begins."""
