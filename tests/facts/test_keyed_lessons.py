@@ -8,7 +8,8 @@ import torch
 
 from mindset.facts.cut_texts import Cut
 from mindset.facts.fact import make_fact
-from mindset.facts.keyed_lessons import FactLayers, _Names, key_lessons
+from mindset.facts.fact_layers import FactLayers
+from mindset.facts.keyed_lessons import Names, key_lessons
 from mindset.facts.lessons import cut_at_subject, make_lesson, spelling
 from mindset.facts.names import NAMES
 from mindset.facts.seen_inputs import inputs_from_cuts
@@ -21,7 +22,7 @@ from mindset.graft.trail import ANY_TOKEN
 
 def test_names_are_known_inside_a_text_and_at_its_beginning(converted: Path) -> None:
     loaded = load_teacher(str(converted))
-    known = _Names(loaded.model, loaded.tokenizer, 1).known
+    known = Names(loaded.model, loaded.tokenizer, (1,)).known[1]
     assert list(known) == list(NAMES)
     for name in (NAMES[0], NAMES[-1]):
         inside, first = known[name]

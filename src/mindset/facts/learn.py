@@ -21,7 +21,8 @@ import torch
 from mindset.errors import UsageError
 from mindset.facts.background import RadiusKey
 from mindset.facts.fact import Fact, FactText, parse_facts
-from mindset.facts.keyed_lessons import FactLayers, KeyedLesson, key_lessons
+from mindset.facts.fact_layers import FactLayers, fact_layers, read_sweep
+from mindset.facts.keyed_lessons import KeyedLesson, key_lessons
 from mindset.facts.lessons import last_told, make_lesson, target_tokens
 from mindset.facts.write_values import WriteSettings, write_values
 from mindset.graft.model import banks
@@ -38,10 +39,8 @@ from mindset.store.store import Incoming, IncomingSlots
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["DEPTHS", "Learned", "LearnedFact", "fact_layers", "learn", "learn_into"]
+__all__ = ["Learned", "LearnedFact", "learn", "learn_into"]
 
-DEPTHS = (0.13, 0.53)
-"""Shares of the layers below those that recognise subjects and that answer; measured on SmolLM2."""
 FACT_TAG, SUBJECT_TAG = "fact", "subject"
 _TOGETHER = 16
 """Texts that are scored at once."""
@@ -108,7 +107,7 @@ def learn_into(
 ) -> Learned:
     """As `learn`, with the folder's memory open and its model loaded; the model knows the facts afterwards."""
     check_overlay_name(overlay)
-    layers = fact_layers(model, layer)
+    layers = fact_layers(model, layer, _chosen_layers(memory, overlay))
     _refuse_other_slots(memory, overlay, layers)
     settings = settings or WriteSettings()
     told = last_told(facts.facts)
@@ -139,21 +138,15 @@ def learn_into(
     return Learned(overlay, layers.fact, learned, tuple(ids), incoming.replaced)
 
 
-def fact_layers(model: PreTrainedModel, layer: int | None = None) -> FactLayers:
-    """The layers that facts go to: those with a bank nearest to the measured depths, or `layer` for the answers."""
-    there = sorted(banks(model))
-    low, middle = (depth * int(model.config.get_text_config().num_hidden_layers) for depth in DEPTHS)
-    if layer is None:
-        layer = min(there[1:], key=lambda one: (abs(one - middle), one), default=there[0])
-    if layer not in there:
-        raise UsageError(f"layer {layer} has no memory; those that have: {', '.join(map(str, there))}")
-    below = [one for one in there if one < layer]
-    if not below:
-        raise UsageError(
-            f"facts need a memory in two layers, one below layer {layer} to recognise subjects in; "
-            f"those that have one: {', '.join(map(str, there))}"
-        )
-    return FactLayers(min(below, key=lambda one: (abs(one - low), one)), layer)
+def _chosen_layers(memory: Memory, overlay: str) -> FactLayers | None:
+    """Those that the overlay had its first facts in, else those of the model's sweep; None where there was none."""
+    own = [info for info in memory.store.shards() if info.name == overlay]
+    subjects = [info.layer for info in own if "mark" in info.fields]
+    facts = [info.layer for info in own if "after" in info.fields]
+    if subjects and facts:
+        return FactLayers(subjects[0], facts[0])
+    swept = read_sweep(memory.store.folder, memory.store.memory.generation)
+    return None if swept is None else swept.layers
 
 
 def _refuse_other_slots(memory: Memory, overlay: str, layers: FactLayers) -> None:
