@@ -14,7 +14,7 @@ from mindset.facts.lessons import cut_at_subject, make_lesson, spelling
 from mindset.facts.names import NAMES
 from mindset.facts.seen_inputs import inputs_from_cuts
 from mindset.graft.model import banks
-from mindset.graft.mounting import _follow
+from mindset.graft.mounting import follow
 from mindset.graft.radius import RadiusShard
 from mindset.graft.sources import load_teacher
 from mindset.graft.trail import ANY_TOKEN
@@ -45,7 +45,7 @@ def test_a_subject_of_one_token_is_met_where_a_text_begins_with_it(converted: Pa
     marks = torch.ones(len(key), dtype=torch.int64)
     bank = banks(loaded.model)[1]
     bank.mount("x", RadiusShard(key, bias, mark=marks, spelled=spelled))
-    _follow(loaded.model)
+    follow(loaded.model)
     heard: list[int] = []
     bank.listener = lambda answer: heard.extend(answer.tokens.tolist())
     for text, met in (("Q is a twin city of", [0]), ("W is a twin city of", []), ("W, Q is", [3])):

@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,13 +21,24 @@ from mindset.errors import UsageError
 from mindset.facts import background, keyed_lessons, names, sweep
 from mindset.facts.cut_texts import Cut
 from mindset.facts.fact import parse_facts
-from mindset.facts.fact_layers import FactLayers, LayerShare, Sweep, fact_layers, read_sweep, save_sweep
+from mindset.facts.fact_layers import (
+    FactLayers,
+    SubjectScore,
+    Sweep,
+    TriedLayer,
+    fact_layers,
+    read_sweep,
+    save_sweep,
+)
 from mindset.facts.learn import learn
-from mindset.facts.phrasings import RARER, RELATIONS, guards, phrasings
+from mindset.facts.phrasings import RARER, RELATIONS, guards
 from mindset.facts.probe_facts import ELSEWHERE, PROBE_FACTS
 from mindset.facts.sweep import sweep_folder, sweep_layers
+from mindset.facts.target_scores import target_scores
+from mindset.facts.written import mounted_facts, write_facts
 from mindset.graft.convert import convert
 from mindset.graft.folder import load
+from mindset.graft.model import banks
 from mindset.graft.plan import ConversionPlan
 from mindset.graft.sources import load_teacher
 from mindset.store.memory import Memory
@@ -41,15 +53,10 @@ def _noise(*named: object) -> torch.Tensor:
 
 
 class Planted:
-    """In place of what blocks see: one layer knows subjects, one what is asked; all others see noise."""
+    """In place of what blocks see: one layer knows subjects, all others see noise."""
 
-    def __init__(self, tokenizer: object, subject: int, fact: int) -> None:
-        self.tokenizer, self.subject, self.fact = tokenizer, subject, fact
-        self.meant = {}
-        for i, probe in enumerate(PROBE_FACTS):
-            own = phrasings(probe.fact, 9, np.random.default_rng(zlib.crc32(probe.fact.prompt.encode())))
-            for text in (*own, *probe.rephrased):
-                self.meant[text] = i
+    def __init__(self, tokenizer: object, subject: int) -> None:
+        self.tokenizer, self.subject = tokenizer, subject
 
     def __call__(
         self, _: object, cuts: Sequence[Cut], layers: Sequence[int]
@@ -58,29 +65,88 @@ class Planted:
 
     def _seen(self, cut: Cut, layer: int) -> torch.Tensor:
         text = self.tokenizer.decode(cut.ids)  # type: ignore[attr-defined]
-        whole = next((one for one in self.meant if text.startswith(one)), None)
         rows = torch.stack([_noise(layer, text, place) for place in range(cut.at, len(cut.ids))])
         if layer == self.subject:
             named = next((p.fact.subject for p in PROBE_FACTS if p.fact.subject in text), text[:12])
             rows[0] = 0.2 * rows[0] + 2 * _noise("subject", named)
-        if layer == self.fact and whole is not None:
-            rows += 3 * _noise("question", self.meant[whole])
         return rows
 
 
-@pytest.mark.parametrize(("subject", "fact"), [(0, 2), (1, 3), (0, 1)])
-def test_the_layers_that_know_are_found(
-    subject: int, fact: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("subject", [0, 1, 2])
+def test_the_layer_that_knows_subjects_is_found(
+    subject: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_teacher(str(folder))
-    planted = Planted(loaded.tokenizer, subject, fact)
+    planted = Planted(loaded.tokenizer, subject)
     for module in (sweep, keyed_lessons, background):
         monkeypatch.setattr(module, "inputs_from_cuts", planted)
-    found = sweep_layers(loaded.model, loaded.tokenizer, PROBE_FACTS[:5])
-    assert found.layers == FactLayers(subject, fact)
-    assert max(one.share for one in found.facts if one.layer != fact) < 0.4
-    assert next(one.share for one in found.facts if one.layer == fact) > 0.9
-    assert next(one.share for one in found.subjects if one.layer == subject) > 0.9
+    trial = sweep._Subjects(loaded.model, loaded.tokenizer, [0, 1, 2], QUICK)
+    for probe in PROBE_FACTS[:5]:
+        trial.take(probe)
+    scores = {layer: trial.met(layer) for layer in (0, 1, 2)}
+    assert scores.pop(subject)[0] > 0.9
+    assert max(met for met, _ in scores.values()) < 0.3
+
+
+def test_facts_are_tried_and_gone(folder: Path) -> None:
+    """What is said with them is another thing than before, in the layer that was asked for; then it is as it was."""
+    loaded = load_teacher(str(folder))
+    ids = torch.tensor([loaded.tokenizer("Ada Quux spoke")["input_ids"]])
+    with torch.no_grad():
+        before = loaded.model(ids).logits
+        written = write_facts(loaded.model, loaded.tokenizer, [FACTS.facts[0]], FactLayers(1, 2), QUICK)
+        with mounted_facts(loaded.model, written, FactLayers(1, 2), 0.0, "x"):
+            assert [name for bank in banks(loaded.model).values() for name in bank.overlays] == ["x", "x"]
+            (said,) = target_scores(loaded.model, loaded.tokenizer, [FACTS.facts[0]])
+        (unsaid,) = target_scores(loaded.model, loaded.tokenizer, [FACTS.facts[0]])
+        assert said.probability > 1.1 * unsaid.probability
+        assert torch.equal(loaded.model(ids).logits, before)
+
+
+def test_what_is_mounted_to_be_tried_is_what_would_be_learned(folder: Path) -> None:
+    """But for rounding to bytes."""
+    loaded = load_teacher(str(folder))
+    layers = FactLayers(1, 2)
+    written = write_facts(loaded.model, loaded.tokenizer, FACTS.facts, layers, QUICK)
+    with mounted_facts(loaded.model, written, layers, QUICK.lean, "x"):
+        (tried,) = target_scores(loaded.model, loaded.tokenizer, FACTS.facts)
+    (learned,) = learn(folder, FACTS, settings=QUICK).facts
+    assert tried.probability == pytest.approx(learned.after, rel=0.05)
+    assert learned.after > 1.1 * learned.before
+
+
+def test_the_layer_in_which_facts_say_something_is_chosen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, real = load_teacher(str(folder)), sweep._tried
+
+    def tried(*given: object) -> TriedLayer:
+        found = real(*given)  # type: ignore[arg-type]
+        assert 0 <= found.said <= 1
+        assert 0 < found.kept <= 1
+        return TriedLayer(found.layer, 0.9 if found.layer == 3 else 0.2, found.kept)
+
+    monkeypatch.setattr(sweep, "_AMONG", (0.3, 0.9))
+    monkeypatch.setattr(sweep, "_tried", tried)
+    for module in (names, keyed_lessons):
+        monkeypatch.setattr(module, "NAMES", names.NAMES[:20])
+    found = sweep_layers(loaded.model, loaded.tokenizer, QUICK, PROBE_FACTS[:2])
+    assert found.layers.fact == 3
+    assert found.layers.subject < 2
+    assert [one.layer for one in found.facts] == [2, 3]
+    assert [one.layer for one in found.subjects] == [0, 1, 2]
+
+
+@given(st.integers(2, 60), st.sets(st.integers(0, 59), min_size=1))
+def test_few_layers_are_tried_and_the_usual_one_is_among_them(count: int, there: set[int]) -> None:
+    layers = sorted(one for one in there if one < count) or [count - 1]
+    model = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=count))
+    )
+    found = sweep._candidates(layers, model)  # type: ignore[arg-type]
+    assert set(found) <= set(layers)
+    assert len(found) <= sweep._MOST + 1
+    assert min(layers, key=lambda one: (abs(one - 0.53 * count), one)) in found
 
 
 def test_a_choice_is_kept_and_gone_by(folder: Path) -> None:
@@ -89,7 +155,7 @@ def test_a_choice_is_kept_and_gone_by(folder: Path) -> None:
     with Memory(folder) as memory:
         generation = memory.store.memory.generation
     assert read_sweep(folder / "memory", generation) is None
-    chosen = Sweep(FactLayers(0, 3), (LayerShare(0, 0.5),), (LayerShare(3, 0.25),))
+    chosen = Sweep(FactLayers(0, 3), (SubjectScore(0, 0.5, 0.1),), (TriedLayer(3, 0.25, 0.9),))
     save_sweep(chosen, folder / "memory", generation)
     assert read_sweep(folder / "memory", generation) == chosen
     more = parse_facts("Ada Quux ate => figs", "more")
@@ -115,13 +181,15 @@ def test_a_choice_that_has_no_bank_is_not_gone_by(folder: Path) -> None:
 def test_the_command_tries_every_layer_and_says_what_it_chose(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_layers, "__defaults__", (PROBE_FACTS[:3],))
+    monkeypatch.setattr(sweep_layers, "__defaults__", (QUICK, PROBE_FACTS[:2]))
+    monkeypatch.setattr(sweep, "WriteSettings", lambda: QUICK)
     for module in (names, keyed_lessons):
         monkeypatch.setattr(module, "NAMES", names.NAMES[:20])
-    done = CliRunner().invoke(app, ["memory", "sweep", str(folder), "--json"])
+    done = CliRunner().invoke(app, ["memory", "sweep", str(folder), "--threads", "1", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert [one["layer"] for one in told["facts"]] == [1, 2, 3]
+    assert [one["layer"] for one in told["subjects"]] == [0, 1, 2]
+    assert [one["layer"] for one in told["facts"]] == [2, 3]
     assert told["layers"]["subject"] < told["layers"]["fact"]
     with Memory(folder, read_only=True) as memory:
         kept = read_sweep(folder / "memory", memory.store.memory.generation)
@@ -129,9 +197,9 @@ def test_the_command_tries_every_layer_and_says_what_it_chose(
         assert memory.history() == []
     assert kept is not None
     assert kept.layers == FactLayers(**told["layers"])
-    shown = CliRunner().invoke(app, ["memory", "sweep", str(folder)])
+    shown = CliRunner().invoke(app, ["memory", "sweep", str(folder), "--threads", "1"])
     assert shown.exit_code == 0, shown.output
-    assert "knows questions" in shown.stdout
+    assert "others kept" in shown.stdout
     (line,) = [line for line in shown.stdout.splitlines() if line.split()[-1:] == ["facts"]]
     assert line.split()[0] == str(told["layers"]["fact"])
 
@@ -162,10 +230,8 @@ def test_no_probe_is_taught_by_what_it_is_judged_on() -> None:
         assert not any(other in probe.fact.subject for other in subjects if other != probe.fact.subject)
 
 
-@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), min_size=1, unique_by=lambda one: one[0]))
-def test_the_best_is_chosen_or_one_that_is_as_good_and_nearer(shares: list[tuple[int, float]]) -> None:
-    told = [LayerShare(layer, share) for layer, share in shares]
-    chosen = sweep._chosen(told, 7.2)
-    best = max(share for _, share in shares)
-    assert dict(shares)[chosen] > best - 0.02
-    assert all(abs(layer - 7.2) >= abs(chosen - 7.2) for layer, share in shares if share > best - 0.02)
+@given(st.dictionaries(st.integers(0, 40), st.floats(0, 1), min_size=1))
+def test_the_best_is_chosen_or_one_that_is_as_good_and_nearer(scores: dict[int, float]) -> None:
+    chosen, best = sweep._chosen(scores, 7.2), max(scores.values())
+    assert scores[chosen] > best - 0.02
+    assert all(abs(layer - 7.2) >= abs(chosen - 7.2) for layer, one in scores.items() if one > best - 0.02)

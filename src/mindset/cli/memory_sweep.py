@@ -24,9 +24,9 @@ __all__ = ["sweep"]
 def sweep(folder: Path, runtime: Runtime, as_json: bool) -> None:
     """Choose the layers of a model that its facts are learned in.
 
-    Two dozen made-up facts get their keys in every layer that has a memory. A layer is judged by how often it meets
-    their subjects, and by how well it tells other words for them from other questions on the same subject. Nothing is
-    trained, no slot is written: the choice is a cache in DIR/memory/cache, which `mindset memory learn` goes by.
+    Two dozen made-up facts are tried: in which layers their subjects are met and not mistaken, and written into which
+    layers they answer to other words and leave other questions on the same subjects alone. Some minutes; no slot is
+    written, the choice is a cache in DIR/memory/cache, which `mindset memory learn` goes by.
 
     \b
     Example:
@@ -36,9 +36,7 @@ def sweep(folder: Path, runtime: Runtime, as_json: bool) -> None:
     from mindset.facts.sweep import sweep_folder
 
     with runtime.active(), progress(silent=as_json) as report:
-        done = sweep_folder(
-            folder, device=runtime.device, progress=lambda done, of: report("trying facts", done, of)
-        )
+        done = sweep_folder(folder, device=runtime.device, progress=report)
     if as_json:
         render.print_json(asdict(done))
     else:
@@ -46,17 +44,13 @@ def sweep(folder: Path, runtime: Runtime, as_json: bool) -> None:
 
 
 def _tell(done: Sweep) -> None:
-    subjects = {one.layer: one.share for one in done.subjects}
-    facts = {one.layer: one.share for one in done.facts}
+    subjects = {one.layer: (f"{one.met:.3f}", f"{one.mistaken:.3f}") for one in done.subjects}
+    facts = {one.layer: (f"{one.said:.3f}", f"{one.kept:.3f}") for one in done.facts}
     chosen = {done.layers.subject: "subjects", done.layers.fact: "facts"}
+    none = ("", "")
     rows = (
-        (str(layer), *(_share(shares.get(layer)) for shares in (subjects, facts)), chosen.get(layer, ""))
+        (str(layer), *subjects.get(layer, none), *facts.get(layer, none), chosen.get(layer, ""))
         for layer in sorted(subjects.keys() | facts.keys())
     )
-    render.print_table(
-        {"layer": "right", "meets subjects": "right", "knows questions": "right", "chosen for": "left"}, rows
-    )
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{share:.2f}"
+    columns = dict.fromkeys(("layer", "subjects met", "mistaken", "facts said", "others kept"), "right")
+    render.print_table({**columns, "chosen for": "left"}, rows)

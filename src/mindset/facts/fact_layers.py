@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 __all__ = [
     "DEPTHS",
     "FactLayers",
-    "LayerShare",
+    "SubjectScore",
     "Sweep",
+    "TriedLayer",
     "by_depth",
     "fact_layers",
+    "nearest",
     "read_sweep",
     "save_sweep",
 ]
@@ -43,11 +45,35 @@ class FactLayers:
 
 
 @dataclass(frozen=True)
-class LayerShare:
-    """How well a layer tells what it has to."""
+class SubjectScore:
+    """How well a layer meets subjects."""
 
     layer: int
-    share: float
+    met: float
+    """Share of mentions in which a subject is met."""
+    mistaken: float
+    """Share of other subjects' mentions that are taken for it."""
+
+    @property
+    def score(self) -> float:
+        """What layers are compared by."""
+        return self.met - self.mistaken
+
+
+@dataclass(frozen=True)
+class TriedLayer:
+    """What facts were worth that were written in a layer."""
+
+    layer: int
+    said: float
+    """Share of prompts in other words that go on with the whole target."""
+    kept: float
+    """Share of other prompts on the same subjects that go on as before."""
+
+    @property
+    def score(self) -> float:
+        """What layers are compared by."""
+        return (self.said + self.kept) / 2
 
 
 @dataclass(frozen=True)
@@ -55,10 +81,8 @@ class Sweep:
     """What was tried, and chosen."""
 
     layers: FactLayers
-    subjects: tuple[LayerShare, ...]
-    """Share of mentions in which a layer meets a subject, less that of other names that it takes for it."""
-    facts: tuple[LayerShare, ...]
-    """Share of rephrased prompts that a layer meets where it takes 3 to 10 of 100 other prompts for them, the mean."""
+    subjects: tuple[SubjectScore, ...]
+    facts: tuple[TriedLayer, ...]
 
 
 def fact_layers(
@@ -101,8 +125,9 @@ def read_sweep(memory: Path, generation: int) -> Sweep | None:
     """What was chosen for the model of a `memory/` folder; None where nothing was, or the note cannot be read."""
     try:
         told = json.loads(_file(memory, generation).read_bytes())
-        shares = {name: tuple(LayerShare(**one) for one in told[name]) for name in ("subjects", "facts")}
-        return Sweep(FactLayers(**told["layers"]), **shares)
+        subjects = tuple(SubjectScore(**one) for one in told["subjects"])
+        facts = tuple(TriedLayer(**one) for one in told["facts"])
+        return Sweep(FactLayers(**told["layers"]), subjects, facts)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -1,30 +1,40 @@
-"""Try a model's layers: which tell subjects from other names, and which questions for a fact from others.
+"""Try a model's layers: in which subjects are told from other names, and in which facts answer best.
 
-Two dozen made-up facts get their keys in every layer, as `learn` makes them, and each layer is judged on prompts and
-mentions that no key was made from. Nothing is written into the memory but the choice, and nothing is trained: which
-layer a value is found in matters less than which one knows what is asked (docs/results/facts.notes.md).
+Two dozen made-up facts are judged on words that nothing was made or trained from. Subjects are met or not, in every
+layer below; facts are written in several layers, as `learn` writes them, one layer after the other. Which layer best
+tells questions apart does not say which answers best (docs/results/facts.notes.md), so values are trained. Nothing
+stays in the model, and nothing is written into its memory but the choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mindset.errors import UsageError
-from mindset.facts.asking_keys import asking_key
-from mindset.facts.background import Background, RadiusKey, measure_backgrounds
-from mindset.facts.fact_layers import FactLayers, LayerShare, Sweep, by_depth, save_sweep
+from mindset.facts.background import RadiusKey, measure_backgrounds
+from mindset.facts.fact import make_fact
+from mindset.facts.fact_layers import (
+    FactLayers,
+    SubjectScore,
+    Sweep,
+    TriedLayer,
+    by_depth,
+    nearest,
+    save_sweep,
+)
 from mindset.facts.keyed_lessons import Names
-from mindset.facts.lessons import Lesson, cut_at_subject, make_lesson
+from mindset.facts.lessons import cut_at_subject, make_lesson
 from mindset.facts.probe_facts import ELSEWHERE, PROBE_FACTS, ProbeFact
 from mindset.facts.seen_inputs import inputs_from_cuts
+from mindset.facts.target_scores import next_tokens, target_scores
 from mindset.facts.write_values import WriteSettings
+from mindset.facts.written import mounted_facts, write_facts
 from mindset.graft.model import banks
 from mindset.graft.mounting import without_overlays
 from mindset.graft.sources import load_teacher
@@ -35,20 +45,26 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep_folder", "sweep_layers"]
 
-_ALLOWED = (0.03, 0.05, 0.08, 0.10)
-"""Shares of other prompts that may be taken for the question."""
 _TIE = 0.02
-"""Layers that differ by less are as good as each other: a share of 72 prompts says no more."""
+"""Layers that differ by less are as good as each other."""
+_AMONG, _MOST = (0.33, 0.83), 8
+"""Depths between which facts are tried, and in how many layers at most."""
+_NAME = "sweep"
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
-def sweep_folder(folder: Path, *, device: str = "cpu", progress: Progress = lambda _done, _of: None) -> Sweep:
+def _silent(stage: str, done: int, total: int) -> None: ...
+
+
+def sweep_folder(
+    folder: Path, settings: WriteSettings | None = None, *, device: str = "cpu", progress: Progress = _silent
+) -> Sweep:
     """Choose the layers of the model in `folder`, for every `learn` that comes."""
     loaded = load_teacher(str(folder), device=device)
     if not banks(loaded.model):
         raise UsageError(f"{loaded.name} has no memory; `mindset convert {folder} --out DIR` gives it one")
-    found = sweep_layers(loaded.model, loaded.tokenizer, progress=progress)
+    found = sweep_layers(loaded.model, loaded.tokenizer, settings, progress=progress)
     memory = MemoryDir.open(Path(folder) / "memory")
     save_sweep(found, memory.folder, memory.generation)
     return found
@@ -57,108 +73,115 @@ def sweep_folder(folder: Path, *, device: str = "cpu", progress: Progress = lamb
 def sweep_layers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    settings: WriteSettings | None = None,
     probes: Sequence[ProbeFact] = PROBE_FACTS,
     *,
-    progress: Progress = lambda _done, _of: None,
+    progress: Progress = _silent,
 ) -> Sweep:
-    """Judge every layer that has a bank, and choose two."""
+    """Judge layers that have a bank, and choose two."""
     there = sorted(banks(model))
     if len(there) < 2:
         raise UsageError("facts need a memory in two layers; there is nothing to choose")
-    low, middle = by_depth(model)
+    settings, (low, middle) = settings or WriteSettings(), by_depth(model)
     with without_overlays(model):
-        trial = _Trial(model, tokenizer, there)
+        trial = _Subjects(model, tokenizer, there[:-1], settings)
         for i, probe in enumerate(probes):
-            progress(i, len(probes))
+            progress("subjects", i, len(probes))
             trial.take(probe)
-    facts = tuple(LayerShare(layer, trial.asked(layer)) for layer in there[1:])
-    fact = _chosen(facts, middle)
-    subjects = tuple(LayerShare(layer, trial.met(layer)) for layer in there if layer < fact)
-    return Sweep(FactLayers(_chosen(subjects, low), fact), subjects, facts)
+        subjects = tuple(SubjectScore(layer, *trial.met(layer)) for layer in there[:-1])
+        low_enough = [one for one in subjects if one.layer <= max(middle / 2, there[0])]
+        subject = _chosen({one.layer: one.score for one in low_enough}, low)
+        tried: list[TriedLayer] = []
+        candidates = _candidates([layer for layer in there if layer > subject], model)
+        for i, layer in enumerate(candidates):
+            progress("facts", i, len(candidates))
+            tried.append(_tried(model, tokenizer, FactLayers(subject, layer), probes, settings))
+    fact = _chosen({one.layer: one.score for one in tried}, middle)
+    return Sweep(FactLayers(subject, fact), subjects, tuple(tried))
 
 
-def _chosen(shares: Sequence[LayerShare], depth: float) -> int:
-    """The best, and of those that are as good the nearest to a depth."""
-    best = max(one.share for one in shares)
-    good = [one.layer for one in shares if one.share > best - _TIE]
-    return min(good, key=lambda layer: (abs(layer - depth), layer))
+def _candidates(layers: list[int], model: PreTrainedModel) -> list[int]:
+    """Layers that are spread over the depths facts are tried at, the one that would be taken unswept among them."""
+    count = int(model.config.get_text_config().num_hidden_layers)
+    first, last = (depth * count for depth in _AMONG)
+    inside = [layer for layer in layers if first <= layer <= last]
+    every = -(-len(inside) // _MOST) or 1
+    usual = nearest(layers, by_depth(model)[1], layers[0])
+    spread = [layer for layer in inside if (layer - usual) % every == 0]
+    return sorted({*spread, usual})
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """What one fact's keys in one layer are judged on."""
-
-    balls: list[RadiusKey]
-    mentions: Float[Tensor, "texts d_model"]
-    """The subject in prompts that no ball was made from."""
-    asked: Float[Tensor, " rephrased"]
-    """Margins of the question's key at rephrased prompts."""
-    elsewhere: Float[Tensor, " others"]
-    """And at other prompts."""
+def _chosen(scores: dict[int, float], depth: float) -> int:
+    """The best layer, and of those that are as good the nearest to a depth."""
+    best = max(scores.values())
+    return nearest([layer for layer, score in scores.items() if score > best - _TIE], depth, 0)
 
 
-class _Trial:
-    """Keys of several facts in all layers."""
+def _tried(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layers: FactLayers,
+    probes: Sequence[ProbeFact],
+    settings: WriteSettings,
+) -> TriedLayer:
+    """What the facts are worth, written in these layers."""
+    asked = [
+        make_fact(text, probe.fact.target, probe.fact.subject) for probe in probes for text in probe.rephrased
+    ]
+    others = [text.format(probe.fact.subject) for probe in probes for text in ELSEWHERE]
+    before = next_tokens(model, tokenizer, others)
+    written = write_facts(model, tokenizer, [probe.fact for probe in probes], layers, settings)
+    with mounted_facts(model, written, layers, settings.lean, _NAME):
+        said = [one.greedy for one in target_scores(model, tokenizer, asked)]
+        after = next_tokens(model, tokenizer, others)
+    kept = [then == now for then, now in zip(before, after, strict=True)]
+    return TriedLayer(layers.fact, sum(said) / len(said), sum(kept) / len(kept))
+
+
+class _Subjects:
+    """Balls around several subjects, in several layers."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: Sequence[int]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layers: Sequence[int],
+        settings: WriteSettings,
     ) -> None:
-        self.model, self.tokenizer, self.layers = model, tokenizer, tuple(layers)
+        self.model, self.tokenizer, self.layers, self.settings = model, tokenizer, tuple(layers), settings
         found = measure_backgrounds(model, tokenizer, self.layers)
-        self.backgrounds: dict[int, Background] = dict(zip(self.layers, found, strict=True))
+        self.backgrounds = dict(zip(self.layers, found, strict=True))
         self.names = Names(model, tokenizer, self.layers)
-        self.judged: dict[int, list[_Judged]] = {layer: [] for layer in self.layers}
+        self.balls: dict[int, list[list[RadiusKey]]] = {layer: [] for layer in self.layers}
+        self.mentions: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
 
     def take(self, probe: ProbeFact) -> None:
-        """Find a fact's keys in every layer, and what they are judged on."""
-        settings, subject = WriteSettings(), probe.fact.subject
+        """Find a subject's balls in every layer, and what they are judged on."""
+        subject, settings = probe.fact.subject, self.settings
         lesson = make_lesson(
             self.tokenizer, probe.fact, n_phrasings=settings.phrasings, n_guards=settings.guards
         )
-        others = [text.format(subject) for text in ELSEWHERE]
-        held = [cut_at_subject(self.tokenizer, text, subject) for text in (*probe.rephrased, *others)]
+        texts = (*probe.rephrased, *(text.format(subject) for text in ELSEWHERE))
+        held = [cut_at_subject(self.tokenizer, text, subject) for text in texts]
         seen = inputs_from_cuts(self.model, [*lesson.prompts, *lesson.guards, *held], self.layers)
-        taught, unseen = seen[: -len(held)], seen[-len(held) :]
         near = self.names.ends_like(subject)
         for layer in self.layers:
-            balls = self.names.keys(
-                layer, subject, near, torch.stack([one[layer][0] for one in taught]), self.backgrounds[layer]
+            rows = torch.stack([one[layer][0] for one in seen])
+            self.balls[layer].append(
+                self.names.keys(layer, subject, near, rows[: -len(held)], self.backgrounds[layer])
             )
-            margins = _key(lesson, taught, layer, self.backgrounds[layer]).margins(
-                torch.stack([one[layer][-1] for one in unseen]).cpu()
-            )
-            mentions = torch.stack([one[layer][0] for one in unseen]).cpu()
-            asked, elsewhere = margins[: len(probe.rephrased)], margins[len(probe.rephrased) :]
-            self.judged[layer].append(_Judged(balls, mentions, asked, elsewhere))
+            self.mentions[layer].append(rows[-len(held) :].cpu())
 
-    def asked(self, layer: int) -> float:
-        """Share of rephrased prompts beyond what a few of the other prompts reach."""
-        right = torch.cat([one.asked for one in self.judged[layer]])
-        wrong = torch.cat([one.elsewhere for one in self.judged[layer]])
-        bounds = torch.quantile(wrong, 1 - torch.tensor(_ALLOWED, dtype=wrong.dtype))
-        return float((right[:, None] > bounds).double().mean())
-
-    def met(self, layer: int) -> float:
-        """Share of a subject's mentions that its balls hold, less that of other subjects'."""
-        found, taken = list[Tensor](), list[Tensor]()
-        for own in self.judged[layer]:
-            for one in self.judged[layer]:
-                held = _held(own.balls, one.mentions)
-                (found if one is own else taken).append(held)
-        wrong = float(torch.cat(taken).double().mean()) if taken else 0.0
-        return float(torch.cat(found).double().mean()) - wrong
+    def met(self, layer: int) -> tuple[float, float]:
+        """Share of a subject's mentions that its balls hold, and of other subjects'."""
+        found, taken = list[Tensor](), [torch.zeros(1, dtype=torch.bool)]
+        for i, balls in enumerate(self.balls[layer]):
+            for j, mentions in enumerate(self.mentions[layer]):
+                (found if i == j else taken).append(_held(balls, mentions))
+        return float(torch.cat(found).double().mean()), float(torch.cat(taken).double().mean())
 
 
-def _key(lesson: Lesson, taught: list[dict[int, Tensor]], layer: int, background: Background) -> RadiusKey:
-    """What recognises the question in a layer."""
-    count = len(lesson.prompts)
-    asking = [one[layer][lesson.asked_at(i)] for i, one in enumerate(taught[:count])]
-    return asking_key(
-        torch.stack(asking), torch.stack([one[layer][-1] for one in taught[count:]]), background
-    )
-
-
-def _held(balls: list[RadiusKey], inputs: Float[Tensor, "n d_model"]) -> Tensor:
+def _held(balls: list[RadiusKey], inputs: Float[Tensor, "n d_model"]) -> Bool[Tensor, " n"]:
     """Which inputs lie in one of the balls."""
     inside = torch.zeros(len(inputs), dtype=torch.bool)
     for ball in balls:
