@@ -59,7 +59,7 @@ def scratch_model(device: str = "cpu") -> Iterator[tuple[Loaded, Path]]:
 
 def fact_layers_of(source: str) -> list[int]:
     """The layers that `learn` would choose for a whole conversion."""
-    from mindset.facts.learn import DEPTHS
+    from mindset.facts.fact_layers import DEPTHS
     from mindset.graft.plain import read_config
     from mindset.places import models_dir
 
@@ -127,14 +127,15 @@ def fine_tuned(loaded: Loaded, records: Sequence[Record], settings: WriteSetting
 
 
 def _train(model: Any, weight: Any, lessons: Any, settings: WriteSettings) -> None:
-    """Thirty-two prompts a step, as many steps as ours have for each fact."""
+    """Thirty-two prompts a step if there are as many, as many steps as ours have for each fact."""
     for parameter in model.parameters():
         parameter.requires_grad_(parameter is weight)
     optimizer = torch.optim.Adam([weight], lr=5e-4)
     generator = torch.Generator().manual_seed(0)
     texts = [(cut.ids, n) for one in lessons for cut, n in zip(one.prompts, one.targets, strict=True)]
+    batch = min(32, len(texts))
     for _ in range(max(settings.steps, settings.steps * len(lessons) // 32)):
-        drawn = [texts[i] for i in torch.randint(len(texts), (32,), generator=generator).tolist()]
+        drawn = [texts[i] for i in torch.randint(len(texts), (batch,), generator=generator).tolist()]
         optimizer.zero_grad()
         target_loss(model, drawn).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

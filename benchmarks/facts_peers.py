@@ -41,7 +41,7 @@ def lora(
     epochs: int = 12,
     least: int = 30,
 ) -> Iterator[Held]:
-    """Adapters trained on all phrasings of all facts, `least` steps of 32 texts however few these are."""
+    """Adapters trained on all phrasings of all facts, 32 a step, in `least` steps however few they are."""
     from peft import LoraConfig, get_peft_model
 
     began, lessons = time.perf_counter(), _lessons(loaded, records)
@@ -55,9 +55,10 @@ def lora(
         some = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(some, lr=rate, weight_decay=0.0)
         steps = max(least, epochs * len(texts) // 32)
+        batch = min(32, len(texts))
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-            drawn = [texts[i] for i in torch.randint(len(texts), (32,), generator=generator).tolist()]
+            drawn = [texts[i] for i in torch.randint(len(texts), (batch,), generator=generator).tolist()]
             loss = target_loss(model, drawn)
             optimizer.zero_grad()
             loss.backward()

@@ -8,12 +8,13 @@ import torch
 
 from mindset.facts.cut_texts import Cut
 from mindset.facts.fact import make_fact
-from mindset.facts.keyed_lessons import FactLayers, _Names, key_lessons
+from mindset.facts.fact_layers import FactLayers
+from mindset.facts.keyed_lessons import Names, key_lessons
 from mindset.facts.lessons import cut_at_subject, make_lesson, spelling
 from mindset.facts.names import NAMES
 from mindset.facts.seen_inputs import inputs_from_cuts
 from mindset.graft.model import banks
-from mindset.graft.mounting import _follow
+from mindset.graft.mounting import follow
 from mindset.graft.radius import RadiusShard
 from mindset.graft.sources import load_teacher
 from mindset.graft.trail import ANY_TOKEN
@@ -21,7 +22,7 @@ from mindset.graft.trail import ANY_TOKEN
 
 def test_names_are_known_inside_a_text_and_at_its_beginning(converted: Path) -> None:
     loaded = load_teacher(str(converted))
-    known = _Names(loaded.model, loaded.tokenizer, 1).known
+    known = Names(loaded.model, loaded.tokenizer, (1,)).known[1]
     assert list(known) == list(NAMES)
     for name in (NAMES[0], NAMES[-1]):
         inside, first = known[name]
@@ -44,7 +45,7 @@ def test_a_subject_of_one_token_is_met_where_a_text_begins_with_it(converted: Pa
     marks = torch.ones(len(key), dtype=torch.int64)
     bank = banks(loaded.model)[1]
     bank.mount("x", RadiusShard(key, bias, mark=marks, spelled=spelled))
-    _follow(loaded.model)
+    follow(loaded.model)
     heard: list[int] = []
     bank.listener = lambda answer: heard.extend(answer.tokens.tolist())
     for text, met in (("Q is a twin city of", [0]), ("W is a twin city of", []), ("W, Q is", [3])):

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from mindset.errors import MissingError, UnsupportedModelError, UsageError
 from mindset.facts.fact import parse_facts
-from mindset.facts.keyed_lessons import FactLayers
-from mindset.facts.learn import fact_layers, learn, learn_into
+from mindset.facts.fact_layers import FactLayers, fact_layers
+from mindset.facts.learn import learn, learn_into
 from mindset.graft.export import export_dense
 from mindset.graft.folder import load, save
 from mindset.graft.model import banks

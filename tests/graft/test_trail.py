@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from mindset.errors import UsageError
 from mindset.graft.convert import build_student
 from mindset.graft.model import banks
-from mindset.graft.mounting import _follow, unmount, without_overlays
+from mindset.graft.mounting import follow, unmount, without_overlays
 from mindset.graft.plan import ConversionPlan
 from mindset.graft.radius import Answer, RadiusShard
 from mindset.graft.trail import ANY_TOKEN, REACH_BACK
@@ -39,7 +39,7 @@ def with_marks(family: str = "llama") -> PreTrainedModel:
     value = 3 * torch.ones(1, high.d_model)
     always = torch.zeros(1, high.d_model)
     high.mount("x", RadiusShard(always, torch.ones(1), value, after=torch.tensor([MARK])))
-    _follow(model)
+    follow(model)
     return model
 
 
@@ -227,7 +227,7 @@ def spelling() -> PreTrainedModel:
     keys = torch.zeros(count, low.d_model)
     spelled = torch.tensor(SPELLINGS, dtype=torch.int32)
     low.mount("x", RadiusShard(keys, margins, mark=marks, spelled=spelled))
-    _follow(model)
+    follow(model)
     return model
 
 

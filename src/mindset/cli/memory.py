@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mindset.cli import failures, memory_index, memory_serve, options, render
+from mindset.cli import failures, memory_index, memory_serve, memory_sweep, options, render
 from mindset.cli.memory_evict import evict
 from mindset.cli.memory_facts import insert, learn, mount, overlays, umount
 from mindset.cli.memory_merge import merge
@@ -463,6 +463,7 @@ for command in (insert, learn, migrate, mount, umount, overlays, verify):
 memory.add_command(evict)
 memory.add_command(merge)
 memory.add_command(memory_index.index)
+memory.add_command(memory_sweep.sweep)
 
 
 def _cell(value: object) -> object:

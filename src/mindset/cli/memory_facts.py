@@ -26,7 +26,7 @@ NAME = click.argument("name", metavar="NAME")
 @click.argument("given", metavar="FACTS.jsonl|TEXT")
 @click.option("--overlay", metavar="NAME", help="Overlay to write to.  [facts, or corpus]")
 @click.option(
-    "--layer", type=click.IntRange(min=0), metavar="N", help="Layer that facts answer in.  [by depth]"
+    "--layer", type=click.IntRange(min=0), metavar="N", help="Layer that facts answer in.  [the swept one]"
 )
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps a fact is written in.  [30]")
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="New slots a layer for a text.  [128]")
@@ -50,7 +50,8 @@ def learn(
 
     FACTS.jsonl has a fact a line, {"prompt", "target", "subject"?, "paraphrases"?, "source"?}; or give one fact as
     text, PROMPT => TARGET. A subject that is not given is found. Every fact becomes a slot that answers where a text
-    that has named its subject asks for it; it cites its line, and is taken off with the overlay.
+    that has named its subject asks for it; it cites its line, and is taken off with the overlay. It goes to the
+    layers that `mindset memory sweep DIR` chose for this model, else to depths that were measured on SmolLM2.
 
     Any other file, or a folder of .txt files, is a body of text: new slots in every layer that has a memory are
     trained to expect it, in minutes, and each cites the passage it speaks loudest on.

@@ -8,6 +8,7 @@ Source: the linear discriminant, Fisher 1936, with Ledoit-Wolf-like shrinkage.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,10 +85,16 @@ def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "windows 
     """Pieces of documents from all over the library."""
     wanted = _TOKENS // _WINDOW
     pieces: list[list[int]] = []
-    for document in stdlib_documents(every=_EVERY):
-        ids = tokenizer(document[: 8 * _WINDOW], add_special_tokens=False)["input_ids"]
+    for beginning in _beginnings():
+        ids = tokenizer(beginning, add_special_tokens=False)["input_ids"]
         if len(ids) >= _WINDOW:
             pieces.append(list(ids[:_WINDOW]))
         if len(pieces) == wanted:
             break
     return torch.tensor(pieces)
+
+
+@cache
+def _beginnings() -> tuple[str, ...]:
+    """Of documents; it takes seconds to read them."""
+    return tuple(document[: 8 * _WINDOW] for document in stdlib_documents(every=_EVERY))

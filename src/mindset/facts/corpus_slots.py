@@ -1,8 +1,8 @@
 """A body of text written into new slots of every layer, while the model itself stays as it is.
 
 The slots are trained to expect the text, and beside that to leave ordinary text alone: some of every batch are windows
-of documentation on which the likeliest tokens of the untouched model are to keep their probabilities. A value starts
-at nothing, so training starts at the model that was given. Does not know stores.
+of documentation on which the likeliest tokens of the untouched model are to keep their probabilities. Where they begin
+is for `corpus_start`. Does not know stores.
 
 Source: parallel adapters, He et al. 2022 ("Towards a Unified View of Parameter-Efficient Transfer Learning", 3.3).
 """
@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from mindset.errors import DataError, UsageError
 from mindset.facts.background import ordinary_tokens
+from mindset.facts.corpus_start import first_slots
 from mindset.graft.added import AddedShard
-from mindset.graft.calibration import ff_inputs
 from mindset.graft.model import banks
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class CorpusSettings:
     learning_rate: float = 6e-4
     """Adam's, falling to zero in a straight line."""
     seed: int = 0
-    """Names first keys and the order of windows."""
+    """Names the order of windows, and first keys where no neuron lends its own."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -94,7 +94,7 @@ def train_slots(
     """Slots by layer, mounted in `model` as `overlay`; `progress` gets the share that is done and the loss in nats."""
     windows = _windows(ids, settings.window)
     guards = _guards(model, tokenizer) if settings.guards else []
-    shards = _fresh(model, windows, settings)
+    shards = first_slots(model, windows, settings.slots, seed=settings.seed)
     for layer, shard in shards.items():
         banks(model)[layer].mount(overlay, shard)
     with _only(model, shards) as parameters:
@@ -121,34 +121,6 @@ def _guards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
         said = model(row[None].to(model.device), use_cache=False).logits[0].float().softmax(-1)
         best = said.topk(min(_KEPT, said.shape[-1]), dim=-1)
         found.append(_Guard(row, best.indices, best.values))
-    return found
-
-
-@torch.no_grad()
-def _fresh(
-    model: PreTrainedModel, windows: Int[Tensor, "windows pos"], settings: CorpusSettings
-) -> dict[int, AddedShard]:
-    """Random keys whose scores on this text are about 1, values of nothing."""
-    sizes = _input_sizes(model, windows[:4])
-    generator, shards = torch.Generator().manual_seed(settings.seed), {}
-    for layer, bank in banks(model).items():
-        like = next(bank.parameters())
-        shape = (settings.slots, bank.d_model)
-        key, modulator = (torch.randn(shape, generator=generator) / sizes[layer] for _ in range(2))
-        rows = (key, torch.zeros(settings.slots), modulator, torch.zeros(shape))
-        shards[layer] = AddedShard(*rows).to(like.device, torch.float32)
-    return shards
-
-
-def _input_sizes(model: PreTrainedModel, rows: Int[Tensor, "windows pos"]) -> dict[int, float]:
-    """By layer: the root mean square length of what its block sees."""
-    found: dict[int, float] = {}
-
-    def taking(layer: int) -> Callable[[Tensor], None]:
-        return lambda x: found.__setitem__(layer, float(x.float().square().sum(-1).mean().sqrt()))
-
-    with ff_inputs(model, {layer: taking(layer) for layer in banks(model)}):
-        model(rows.to(model.device), use_cache=False)
     return found
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from mindset.facts.asking_keys import asking_key
 from mindset.facts.background import Background, RadiusKey, measure_backgrounds
 from mindset.facts.cut_texts import Cut
+from mindset.facts.fact_layers import FactLayers
 from mindset.facts.lessons import Lesson, cut_at_subject, spelling
 from mindset.facts.names import NAMES, namesakes, other_names
 from mindset.facts.seen_inputs import inputs_from_cuts
@@ -26,7 +27,7 @@ from mindset.facts.write_values import Exercise
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["FactLayers", "KeyedLesson", "key_lessons"]
+__all__ = ["KeyedLesson", "Names", "key_lessons"]
 
 _MOST_GUARDS = 6
 """Prompts at which a key fires though it should not, that its value is held back at."""
@@ -34,16 +35,6 @@ _MENTION = "We read about {} yesterday"
 """A text with a name in it."""
 _BEGINNING = "{} is"
 """One that begins with it, where a block sees less of a name and more of the place."""
-
-
-@dataclass(frozen=True)
-class FactLayers:
-    """Where facts go."""
-
-    subject: int
-    """The layer that subjects are recognised in."""
-    fact: int
-    """The layer above it that facts answer in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,25 +60,42 @@ def key_lessons(
 ) -> list[KeyedLesson]:
     """Find the keys of all lessons; the model is as it is without what they teach."""
     low, middle = measure_backgrounds(model, tokenizer, (layers.subject, layers.fact))
-    told = _Names(model, tokenizer, layers.subject)
+    told = Names(model, tokenizer, (layers.subject,))
     return [_keyed(model, tokenizer, lesson, layers, low, middle, told) for lesson in lessons]
 
 
-class _Names:
-    """What the lower layer sees at the ends of names that are not the subject."""
+class Names:
+    """What layers see at the ends of names that are not the subject."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int) -> None:
-        self.model, self.tokenizer, self.layer = model, tokenizer, layer
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: tuple[int, ...]
+    ) -> None:
+        self.model, self.tokenizer, self.layers = model, tokenizer, layers
         inside, first = self._ends(NAMES), self._ends(NAMES, _BEGINNING)
-        self.known = {name: torch.stack(ends) for name, *ends in zip(NAMES, inside, first, strict=True)}
+        self.known = {
+            layer: {
+                name: torch.stack(ends)
+                for name, *ends in zip(NAMES, inside[layer], first[layer], strict=True)
+            }
+            for layer in layers
+        }
+
+    def ends_like(self, subject: str) -> dict[int, Float[Tensor, "names d_model"]]:
+        """By layer: the ends of names that end as the subject does; nothing where it is one word."""
+        made = namesakes(subject)
+        return {layer: torch.stack(ends) for layer, ends in self._ends(made).items()} if made else {}
 
     def keys(
-        self, subject: str, inputs: Float[Tensor, "texts d_model"], background: Background
+        self,
+        layer: int,
+        subject: str,
+        ends_like: dict[int, Float[Tensor, "names d_model"]],
+        inputs: Float[Tensor, "texts d_model"],
+        background: Background,
     ) -> list[RadiusKey]:
         """Balls around the subject; told from other names as far as its place in the first text stays inside."""
-        others = torch.cat([self.known[name] for name in other_names(subject)])
-        made = namesakes(subject)
-        same_end = torch.stack(self._ends(made)) if made else None
+        others = torch.cat([self.known[layer][name] for name in other_names(subject)])
+        same_end = ends_like.get(layer)
         for known in (
             (others, same_end, NEAR),
             (others, same_end, REACH),
@@ -99,9 +107,10 @@ class _Names:
                 return found
         return found
 
-    def _ends(self, names: Sequence[str], text: str = _MENTION) -> list[Float[Tensor, " d_model"]]:
+    def _ends(self, names: Sequence[str], text: str = _MENTION) -> dict[int, list[Float[Tensor, " d_model"]]]:
         cuts = [cut_at_subject(self.tokenizer, text.format(name), name) for name in names]
-        return [one[self.layer][0] for one in inputs_from_cuts(self.model, cuts, (self.layer,))]
+        seen = inputs_from_cuts(self.model, cuts, self.layers)
+        return {layer: [one[layer][0] for one in seen] for layer in self.layers}
 
 
 def _keyed(
@@ -111,12 +120,13 @@ def _keyed(
     layers: FactLayers,
     low: Background,
     middle: Background,
-    names: _Names,
+    names: Names,
 ) -> KeyedLesson:
     cuts = [*lesson.prompts, *lesson.guards]
     seen = inputs_from_cuts(model, cuts, (layers.subject, layers.fact))
     prompts, guards = seen[: len(lesson.prompts)], seen[len(lesson.prompts) :]
-    subject = names.keys(lesson.subject, torch.stack([one[layers.subject][0] for one in seen]), low)
+    met = torch.stack([one[layers.subject][0] for one in seen])
+    subject = names.keys(layers.subject, lesson.subject, names.ends_like(lesson.subject), met, low)
     asked_at = [lesson.asked_at(i) for i in range(len(prompts))]
     asking = asking_key(
         torch.stack([one[layers.fact][at] for one, at in zip(prompts, asked_at, strict=True)]),

@@ -9,8 +9,7 @@ Does not know the command line. Invariant: where anything fails the memory is as
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +20,11 @@ import torch
 from mindset.errors import UsageError
 from mindset.facts.background import RadiusKey
 from mindset.facts.fact import Fact, FactText, parse_facts
-from mindset.facts.keyed_lessons import FactLayers, KeyedLesson, key_lessons
-from mindset.facts.lessons import last_told, make_lesson, target_tokens
-from mindset.facts.write_values import WriteSettings, write_values
+from mindset.facts.fact_layers import FactLayers, fact_layers, read_sweep
+from mindset.facts.lessons import last_told
+from mindset.facts.target_scores import target_scores
+from mindset.facts.write_values import WriteSettings
+from mindset.facts.written import Written, mark_of, write_facts
 from mindset.graft.model import banks
 from mindset.graft.mounting import mount, without_overlays
 from mindset.graft.sources import load_teacher
@@ -38,13 +39,9 @@ from mindset.store.store import Incoming, IncomingSlots
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["DEPTHS", "Learned", "LearnedFact", "fact_layers", "learn", "learn_into"]
+__all__ = ["Learned", "LearnedFact", "learn", "learn_into"]
 
-DEPTHS = (0.13, 0.53)
-"""Shares of the layers below those that recognise subjects and that answer; measured on SmolLM2."""
 FACT_TAG, SUBJECT_TAG = "fact", "subject"
-_TOGETHER = 16
-"""Texts that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -108,30 +105,23 @@ def learn_into(
 ) -> Learned:
     """As `learn`, with the folder's memory open and its model loaded; the model knows the facts afterwards."""
     check_overlay_name(overlay)
-    layers = fact_layers(model, layer)
+    layers = fact_layers(model, layer, _chosen_layers(memory, overlay))
     _refuse_other_slots(memory, overlay, layers)
     settings = settings or WriteSettings()
-    told = last_told(facts.facts)
     with without_overlays(model):
-        lessons = [
-            make_lesson(tokenizer, fact, n_phrasings=settings.phrasings, n_guards=settings.guards)
-            for fact in told
-        ]
-        keyed = key_lessons(model, tokenizer, lessons, layers)
-        kept = [(fact, one) for fact, one in zip(told, keyed, strict=True) if one.subject]
-        values = write_values(model, banks(model)[layers.fact], [one.exercise for _, one in kept], settings)
-    if not kept:
+        written = write_facts(model, tokenizer, last_told(facts.facts), layers, settings)
+    if not written.facts:
         raise UsageError(
             "no subject can be told from ordinary text at this layer, and nothing was learned; give longer names, or "
             "another layer"
         )
-    before = target_probabilities(model, tokenizer, facts.facts)
+    before = target_scores(model, tokenizer, facts.facts)
     writing = _Writing(memory, overlay, layers, facts)
-    incoming = writing.incoming(kept, values, settings.lean)
+    incoming = writing.incoming(written, settings.lean)
     ids = memory.put_in(incoming, f"{facts.name}, overlay {overlay}").tolist()
     mount(model, memory.store, overlay)
-    after = target_probabilities(model, tokenizer, facts.facts)
-    slot_of = dict(zip([fact for fact, _ in kept], ids[-len(kept) :], strict=True))
+    after = target_scores(model, tokenizer, facts.facts)
+    slot_of = dict(zip(written.facts, ids[-len(written.facts) :], strict=True))
     learned = tuple(
         LearnedFact(fact, slot_of.get(fact), then.probability, now.probability, now.greedy)
         for fact, then, now in zip(facts.facts, before, after, strict=True)
@@ -139,21 +129,15 @@ def learn_into(
     return Learned(overlay, layers.fact, learned, tuple(ids), incoming.replaced)
 
 
-def fact_layers(model: PreTrainedModel, layer: int | None = None) -> FactLayers:
-    """The layers that facts go to: those with a bank nearest to the measured depths, or `layer` for the answers."""
-    there = sorted(banks(model))
-    low, middle = (depth * int(model.config.get_text_config().num_hidden_layers) for depth in DEPTHS)
-    if layer is None:
-        layer = min(there[1:], key=lambda one: (abs(one - middle), one), default=there[0])
-    if layer not in there:
-        raise UsageError(f"layer {layer} has no memory; those that have: {', '.join(map(str, there))}")
-    below = [one for one in there if one < layer]
-    if not below:
-        raise UsageError(
-            f"facts need a memory in two layers, one below layer {layer} to recognise subjects in; "
-            f"those that have one: {', '.join(map(str, there))}"
-        )
-    return FactLayers(min(below, key=lambda one: (abs(one - low), one)), layer)
+def _chosen_layers(memory: Memory, overlay: str) -> FactLayers | None:
+    """Those that the overlay had its first facts in, else those of the model's sweep; None where there was none."""
+    own = [info for info in memory.store.shards() if info.name == overlay]
+    subjects = [info.layer for info in own if "mark" in info.fields]
+    facts = [info.layer for info in own if "after" in info.fields]
+    if subjects and facts:
+        return FactLayers(subjects[0], facts[0])
+    swept = read_sweep(memory.store.folder, memory.store.memory.generation)
+    return None if swept is None else swept.layers
 
 
 def _refuse_other_slots(memory: Memory, overlay: str, layers: FactLayers) -> None:
@@ -168,85 +152,35 @@ def _refuse_other_slots(memory: Memory, overlay: str, layers: FactLayers) -> Non
                 )
 
 
-@dataclass(frozen=True)
-class TargetScore:
-    """How a model goes on after a fact's prompt."""
-
-    probability: float
-    """Of the whole target."""
-    greedy: bool
-    """Whether each of its tokens is the likeliest."""
-
-
-@torch.no_grad()
-def target_probabilities(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]
-) -> list[TargetScore]:
-    """The targets after their prompts; texts of about one length are read together."""
-    told = [
-        (
-            tokenizer(fact.prompt, add_special_tokens=False)["input_ids"],
-            target_tokens(tokenizer, fact.target),
-        )
-        for fact in facts
-    ]
-    order = sorted(range(len(told)), key=lambda i: sum(map(len, told[i])))
-    found: dict[int, TargetScore] = {}
-    for start in range(0, len(order), _TOGETHER):
-        some = order[start : start + _TOGETHER]
-        found |= dict(zip(some, _scores(model, [told[i] for i in some]), strict=True))
-    return [found[i] for i in range(len(told))]
-
-
-def _scores(
-    model: PreTrainedModel, texts: Sequence[tuple[Sequence[int], Sequence[int]]]
-) -> Iterator[TargetScore]:
-    """Prompts and their targets flush left: what stands behind a text does not change it."""
-    rows = [[*prompt, *target] for prompt, target in texts]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
-    logits = model(ids, use_cache=False).logits
-    for said, (prompt, target) in zip(logits, texts, strict=True):
-        own = said[len(prompt) - 1 :][: len(target)].float().log_softmax(-1).cpu()
-        wanted = torch.tensor(target)
-        likelihood = own[torch.arange(len(wanted)), wanted].sum()
-        yield TargetScore(float(likelihood.exp()), bool((own.argmax(-1) == wanted).all()))
-
-
 class _Writing:
     """Facts on their way into an overlay of a memory."""
 
     def __init__(self, memory: Memory, overlay: str, layers: FactLayers, given: FactText) -> None:
         self.memory, self.overlay, self.layers, self.given = memory, overlay, layers, given
 
-    def incoming(
-        self, kept: Sequence[tuple[Fact, KeyedLesson]], values: torch.Tensor, lean: float
-    ) -> Incoming:
+    def incoming(self, written: Written, lean: float) -> Incoming:
         """Slots of new subjects, then one for each fact, in their order."""
         named = {one.label for one in self._records(self.layers.subject, SUBJECT_TAG)}
-        subjects = {fact.subject: one for fact, one in kept if fact.subject not in named}
-        balls = [(subject, one.spelled, ball) for subject, one in subjects.items() for ball in one.subject]
-        parts = []
+        balls, parts = written.balls(named), []
         if balls:
             told = {
-                "mark": np.array([[_mark(subject)] for subject, _, _ in balls]),
+                "mark": np.array([[mark_of(subject)] for subject, _, _ in balls]),
                 "spelled": np.array([sum(ways, ()) for _, ways, _ in balls], np.int32),
             }
             new = [NewSlot(label=subject, tags=(SUBJECT_TAG,)) for subject, _, _ in balls]
             arrays = _arrays([ball for _, _, ball in balls]) | told
             parts.append(self._slots(self.layers.subject, new, arrays))
-        arrays = _arrays([one.asking for _, one in kept], values) | {
-            "after": np.array([[_mark(fact.subject)] for fact, _ in kept]),
-            "until": np.array([[one.target[-1]] for _, one in kept], np.int32),
-            "token": np.array([[one.target[0]] for _, one in kept], np.int32),
-            "lean": np.full((len(kept), 1), lean, np.float32),
+        facts, keyed = written.facts, written.keyed
+        arrays = _arrays([one.asking for one in keyed], written.values) | {
+            "after": np.array([[mark_of(fact.subject)] for fact in facts]),
+            "until": np.array([[one.target[-1]] for one in keyed], np.int32),
+            "token": np.array([[one.target[0]] for one in keyed], np.int32),
+            "lean": np.full((len(facts), 1), lean, np.float32),
         }
-        new = [
-            NewSlot(cites=Citation(0, *fact.span), label=fact.subject, tags=(FACT_TAG,)) for fact, _ in kept
-        ]
+        new = [NewSlot(cites=Citation(0, *fact.span), label=fact.subject, tags=(FACT_TAG,)) for fact in facts]
         parts.append(self._slots(self.layers.fact, new, arrays))
         sources = [(self.given.name, self.given.text)]
-        return Incoming(sources, parts, tuple(self._replaced([fact for fact, _ in kept])))
+        return Incoming(sources, parts, tuple(self._replaced(facts)))
 
     def _records(self, layer: int, tag: str) -> list[SlotRecord]:
         where = Where(layer=layer, shard=self.overlay, tag=tag)
@@ -288,8 +222,3 @@ def _arrays(keys: Sequence[RadiusKey], values: torch.Tensor | None = None) -> di
     stored["scale"] = np.concatenate(scales, axis=1)
     stored["key_bias"] = np.array([[one.bias] for one in keys], np.float32)
     return stored
-
-
-def _mark(subject: str) -> int:
-    """What a subject's slots leave on tokens: never 0."""
-    return int.from_bytes(hashlib.blake2b(subject.encode(), digest_size=8).digest(), "little") >> 1 | 1

@@ -29,7 +29,7 @@ from mindset.store.store import Store
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["mount", "mount_all", "mounted", "unmount", "without_overlays"]
+__all__ = ["follow", "mount", "mount_all", "mounted", "unmount", "without_overlays"]
 
 
 def mount_all(model: PreTrainedModel, memory: MemoryDir) -> None:
@@ -56,7 +56,7 @@ def unmount(model: PreTrainedModel, name: str) -> None:
     """Take an overlay off; nothing happens if it is not there."""
     for bank in banks(model).values():
         bank.unmount(name)
-    _follow(model)
+    follow(model)
 
 
 def mounted(model: PreTrainedModel) -> list[str]:
@@ -78,10 +78,10 @@ def without_overlays(model: PreTrainedModel) -> Iterator[None]:
         for bank, overlays in held.items():
             for name, shard in overlays.items():
                 bank.mount(name, shard)
-        _follow(model)
+        follow(model)
 
 
-def _follow(model: PreTrainedModel) -> None:
+def follow(model: PreTrainedModel) -> None:
     """Keep marks if some slot leaves or awaits one, and not otherwise."""
     all_banks = list(banks(model).values())
     trail = next((bank.trail for bank in all_banks if bank.trail is not None), None)
@@ -111,7 +111,7 @@ def _put_in(model: PreTrainedModel, store: Store, info: ShardInfo) -> None:
     radius = info.rule == RADIUS
     shard = _radius_shard(layout, rows, like) if radius else _added_shard(layout, rows, like, info.rule)
     bank.mount(info.name, shard)
-    _follow(model)
+    follow(model)
 
 
 def _radius_shard(layout: Layout, rows: dict[str, torch.Tensor], like: torch.Tensor) -> RadiusShard:
