@@ -8,6 +8,7 @@ import pytest
 import torch
 from graft.tiny import tiny_model, tokens
 
+from mindset.facts import corpus_start
 from mindset.facts.corpus_start import _heard, first_slots
 from mindset.graft.calibration import ff_inputs
 from mindset.graft.convert import build_student
@@ -21,7 +22,11 @@ def _windows(model: torch.nn.Module, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, int(model.config.vocab_size), (6, 40), generator=generator)  # type: ignore[union-attr]
 
 
-def test_slots_begin_as_the_neurons_that_say_most(converted: Path) -> None:
+@pytest.mark.parametrize("numbers", [1 << 24, 100])
+def test_slots_begin_as_the_neurons_that_say_most(
+    numbers: int, converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_start, "_NUMBERS", numbers)
     model = load_teacher(str(converted)).model
     windows = _windows(model)
     with torch.no_grad():

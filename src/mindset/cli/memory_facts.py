@@ -26,7 +26,10 @@ NAME = click.argument("name", metavar="NAME")
 @click.argument("given", metavar="FACTS.jsonl|TEXT")
 @click.option("--overlay", metavar="NAME", help="Overlay to write to.  [facts, or corpus]")
 @click.option(
-    "--layer", type=click.IntRange(min=0), metavar="N", help="Layer that facts answer in.  [the swept one]"
+    "--layer",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Layer that facts answer in.  [swept, or by depth]",
 )
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps a fact is written in.  [30]")
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="New slots a layer for a text.  [128]")

@@ -70,11 +70,9 @@ def _heard(
         rows = x.reshape(-1, x.shape[-1]).float()
         square[layer].append(float(rows.square().sum(-1).mean()))
         if (shard := _lends(banks(model)[layer])) is not None:
-            own = (
-                shard.weights(rows.to(shard.key)).float().square().sum(0)
-                * shard.value_norm().float().square()
-            )
-            said[layer] = said[layer] + own if layer in said else own
+            for some in rows.to(shard.key).split(max(1, _NUMBERS // shard.n_slots)):
+                own = shard.weights(some).float().square().sum(0) * shard.value_norm().float().square()
+                said[layer] = said[layer] + own if layer in said else own
 
     def hearing(layer: int) -> Callable[[Tensor], None]:
         return lambda x: hear(layer, x)

@@ -89,6 +89,7 @@ def sweep_layers(
             progress("subjects", i, len(probes))
             trial.take(probe)
         subjects = tuple(SubjectScore(layer, *trial.met(layer)) for layer in there[:-1])
+        # Subjects are met nearly anywhere; high up there would be no layer left that has read what was marked.
         low_enough = [one for one in subjects if one.layer <= max(middle / 2, there[0])]
         subject = _chosen({one.layer: one.score for one in low_enough}, low)
         tried: list[TriedLayer] = []
