@@ -7,9 +7,8 @@ told in which rows they lie and their checksums.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,16 +18,23 @@ import sqlalchemy as sa
 from jaxtyping import Int64
 
 from mindset.errors import MissingError, UsageError
-from mindset.store.bulk import VERSION_COLUMNS, put_versions
+from mindset.store.bulk import VERSION_COLUMNS, Column, Same, put_versions
 from mindset.store.records import check_names
 from mindset.store.schema import FREE_ROWS, SHARDS, SLOTS, SOURCES
 from mindset.store.shard_info import ShardInfo, shard_info
 from mindset.store.slab import STORAGE
 from mindset.store.slots import Change, Ids, NewSlot
 
-__all__ = ["Edit", "NewShard", "now", "raise_number"]
+__all__ = ["Edit", "NewShard", "all_shards", "now", "raise_number"]
 
 _RAISE = sa.text("UPDATE meta SET value = value + :by WHERE name = :name RETURNING value")
+_RAISE_BOTH = sa.text(
+    "UPDATE meta SET value = value + :by WHERE name IN ('next_slot', 'next_version') RETURNING name, value"
+)
+_FREE = sa.text("SELECT row FROM free_rows WHERE shard = :shard ORDER BY row LIMIT :count")
+_RAISE_TOP = sa.text("UPDATE shards SET top = top + :more WHERE id = :shard RETURNING top")
+_ALL_SHARDS = sa.select(SHARDS).order_by(SHARDS.c.layer, SHARDS.c.id)
+# Statements that every insert needs stand ready: making one takes as long as running it.
 
 _CHUNK = 500
 _OF_A_VERSION = ("version", "alive", "born", "died")
@@ -94,6 +100,10 @@ class Edit:
         self.connection.execute(sa.insert(SHARDS).values(row))
         return number
 
+    def shards(self) -> list[ShardInfo]:
+        """All shards as they are by now, as `all_shards` gives them."""
+        return all_shards(self.connection)
+
     def shard(self, number: int) -> ShardInfo:
         """A shard as it is by now."""
         row = self.connection.execute(sa.select(SHARDS).where(SHARDS.c.id == number)).mappings().first()
@@ -116,21 +126,17 @@ class Edit:
 
     def take_rows(self, shard: int, count: int) -> Int64[np.ndarray, " count"]:
         """Rows that no record names, free ones first; they are the caller's to write to before the commit."""
-        free = self.connection.execute(
-            sa.select(FREE_ROWS.c.row)
-            .where(FREE_ROWS.c.shard == shard)
-            .order_by(FREE_ROWS.c.row)
-            .limit(count)
-        )
-        rows = [int(row) for row in free.scalars()]
+        free = self.connection.execute(_FREE, {"shard": shard, "count": count}).scalars()
+        rows = [int(row) for row in free]
         for start in range(0, len(rows), _CHUNK):
             some = sa.and_(FREE_ROWS.c.shard == shard, FREE_ROWS.c.row.in_(rows[start : start + _CHUNK]))
             self.connection.execute(sa.delete(FREE_ROWS).where(some))
         more = count - len(rows)
         if more:
-            top = self._top(shard)
-            rows += range(top, top + more)
-            self.connection.execute(sa.update(SHARDS).where(SHARDS.c.id == shard).values(top=top + more))
+            top = self.connection.execute(_RAISE_TOP, {"more": more, "shard": shard}).scalar()
+            if top is None:
+                raise MissingError(f"there is no shard {shard}")
+            rows += range(int(top) - more, int(top))
         return np.array(rows, np.int64)
 
     def insert(
@@ -141,19 +147,19 @@ class Edit:
         crcs: Int64[np.ndarray, " n"],
     ) -> Int64[np.ndarray, " n"]:
         """New slots whose vectors lie in `rows`; returns their ids."""
-        first, made = self._reserve("next_slot", len(new)), now()
         if not len(new) == len(rows) == len(crcs):
             raise ValueError(f"{len(new)} slots, {len(rows)} rows and {len(crcs)} checksums")
+        slots, made = self._slots(len(new)), now()
         cites = [one.cites or _Nowhere for one in new]
         self._put_columns(
-            len(new), slot=range(first, first + len(new)), shard=itertools.repeat(shard),
-            head=[one.head for one in new], row=rows.tolist(), crc=crcs.tolist(), source=[one.source for one in cites],
-            start=[one.start for one in cites], stop=[one.stop for one in cites],
+            **slots, shard=Same(shard),
+            head=[one.head for one in new], row=_in_a_run(rows), crc=crcs.tolist(),
+            source=[one.source for one in cites], start=[one.start for one in cites], stop=[one.stop for one in cites],
             created=[one.created or made for one in new], label=[one.label for one in new],
             tags=[json.dumps(one.tags) if one.tags else "[]" for one in new],
             pinned=[int(one.pinned) for one in new], weight=[one.weight for one in new],
         )  # fmt: skip
-        return np.arange(first, first + len(new), dtype=np.int64)
+        return np.array(slots["slot"], np.int64)
 
     def fill(
         self,
@@ -163,12 +169,10 @@ class Edit:
         crcs: Int64[np.ndarray, " n"],
     ) -> None:
         """New slots of which nothing is known but where they stand, however many: those that came with a model."""
-        slot = self._reserve("next_slot", len(rows))
-        plain = {name: itertools.repeat(None) for name in ("source", "start", "stop")}
         self._put_columns(
-            len(rows), slot=itertools.count(slot), shard=itertools.repeat(shard), head=heads.tolist(),
-            row=rows.tolist(), crc=crcs.tolist(), created=itertools.repeat(now()), label=itertools.repeat(""),
-            tags=itertools.repeat("[]"), pinned=itertools.repeat(0), weight=itertools.repeat(1.0), **plain,
+            **self._slots(len(rows)), shard=Same(shard), head=heads.tolist(),
+            row=_in_a_run(rows), crc=crcs.tolist(), source=Same(None), start=Same(None), stop=Same(None),
+            created=Same(now()), label=Same(""), tags=Same("[]"), pinned=Same(0), weight=Same(1.0),
         )  # fmt: skip
 
     def move(self, ids: Ids, rows: Int64[np.ndarray, " n"], crcs: Int64[np.ndarray, " n"]) -> None:
@@ -209,30 +213,28 @@ class Edit:
 
     def _put(self, values: list[dict[str, Any]]) -> None:
         names = [name for name in VERSION_COLUMNS if name not in _OF_A_VERSION]
-        self._put_columns(len(values), **{name: [value[name] for value in values] for name in names})
+        columns = {name: [value[name] for value in values] for name in names}
+        self._put_columns(self._versions(len(values)), **columns)
 
-    def _put_columns(self, count: int, **given: Iterable[Any]) -> None:
+    def _put_columns(self, version: range, **given: Column) -> None:
         """New versions that this edit bore, column by column."""
-        if not count:
-            return
-        version = self._reserve("next_version", count)
-        columns = given | {
-            "version": range(version, version + count),
-            "alive": itertools.repeat(1),
-            "born": itertools.repeat(self.id),
-            "died": itertools.repeat(None),
-        }
-        put_versions(self.connection, zip(*map(columns.__getitem__, VERSION_COLUMNS), strict=False))
+        own = {"alive": Same(1), "born": Same(self.id), "died": Same(None)}
+        put_versions(self.connection, version, given | own)
 
-    def _reserve(self, name: str, count: int) -> int:
-        """The first of `count` numbers that were never given before."""
-        return raise_number(self.connection, name, count) - count
+    def _slots(self, count: int) -> dict[str, range]:
+        """Numbers that were never given before, of new slots and of their first versions."""
+        reached = self.connection.execute(_RAISE_BOTH, {"by": count}).all()
+        return {name.removeprefix("next_"): range(value - count, value) for name, value in reached}
 
-    def _top(self, shard: int) -> int:
-        top = self.connection.execute(sa.select(SHARDS.c.top).where(SHARDS.c.id == shard)).scalar()
-        if top is None:
-            raise MissingError(f"there is no shard {shard}")
-        return int(top)
+    def _versions(self, count: int) -> range:
+        """Numbers of versions that were never given before."""
+        reached = raise_number(self.connection, "next_version", count)
+        return range(reached - count, reached)
+
+
+def all_shards(connection: sa.Connection) -> list[ShardInfo]:
+    """By layer, in the order in which they were made."""
+    return [shard_info(row) for row in connection.execute(_ALL_SHARDS).mappings()]
 
 
 def raise_number(connection: sa.Connection, name: str, by: int) -> int:
@@ -243,6 +245,13 @@ def raise_number(connection: sa.Connection, name: str, by: int) -> int:
 def now() -> str:
     """The time, as records say it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _in_a_run(rows: Int64[np.ndarray, " n"]) -> Column:
+    """Rows as a range, where they are one."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return range(int(rows[0]), int(rows[-1]) + 1)
+    return [int(row) for row in rows]
 
 
 def _once(ids: Ids) -> list[int]:

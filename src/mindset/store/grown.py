@@ -11,9 +11,11 @@ holes that take no space until they are written.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +70,11 @@ class GrownRows:
             )
         if not len(rows):
             return
-        order = np.argsort(rows, kind="stable")
-        sorted_rows, ordered = rows[order], np.ascontiguousarray(array[order], dtype=storage)
-        breaks = np.flatnonzero(np.diff(sorted_rows) != 1) + 1
         with naming_a_full_disk(self.path):
-            self._make_room(int(sorted_rows[-1]) + 1)
+            self._make_room(int(rows.max()) + 1)
             with self.path.open("r+b", buffering=0) as file:
-                for run in np.split(np.arange(len(rows)), breaks):
-                    _write_at(
-                        file.fileno(), ordered[run], HEADER_BYTES + int(sorted_rows[run[0]]) * self.row_bytes
-                    )
+                for first, run in _runs(rows, np.ascontiguousarray(array, dtype=storage)):
+                    _write_at(file.fileno(), run, HEADER_BYTES + first * self.row_bytes)
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n row_length"]:
         """A copy of some rows."""
@@ -141,6 +138,18 @@ class GrownRows:
                 f"{self.path}: holds {found[0]!r} of {found[2]} x {found[1]} in place of {self.name!r} of "
                 f"{self.row_length} x {self.dtype}; {_REMEDY}"
             )
+
+
+def _runs(rows: Int64[np.ndarray, " n"], array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and contents of each run of rows that lie side by side."""
+    steps = np.diff(rows)
+    if (steps < 0).any():
+        order = np.argsort(rows, kind="stable")
+        rows, array = rows[order], array[order]
+        steps = np.diff(rows)
+    starts = [0, *(np.flatnonzero(steps != 1) + 1).tolist(), len(rows)]
+    for start, stop in itertools.pairwise(starts):
+        yield int(rows[start]), array[start:stop]
 
 
 def _write_at(descriptor: int, array: np.ndarray, offset: int) -> None:

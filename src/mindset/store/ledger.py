@@ -24,14 +24,19 @@ from jaxtyping import Int64
 from mindset.database.engine import reading, writing
 from mindset.errors import MissingError
 from mindset.store.bulk import read_columns
-from mindset.store.edit import Edit, now, raise_number
+from mindset.store.edit import Edit, all_shards, now, raise_number
 from mindset.store.schema import EDITS, FREE_ROWS, META, SCHEMA, SHARDS, SLOTS, SOURCES
-from mindset.store.shard_info import ShardInfo, shard_info
+from mindset.store.shard_info import ShardInfo
 from mindset.store.slots import Citation, Ids, SlotRecord
 
 __all__ = ["CHUNK", "Ledger", "LiveRows", "Source", "record_columns", "slot_record"]
 
 _LIVE = np.dtype([("ids", "i8"), ("rows", "i8"), ("heads", "i8"), ("crcs", "i8"), ("weights", "f8")])
+_MAKE_EDIT = sa.text(
+    "INSERT INTO edits (id, kind, created, holds, generation) "
+    "SELECT coalesce(max(id), 0) + 1, :kind, :created, 1, :generation FROM edits RETURNING id"
+)
+"""Numbers of undone edits that were forgotten are given again: nothing names them any more."""
 CHUNK = 500
 """Ids in one question; SQLite allows some thousand parameters."""
 
@@ -75,11 +80,8 @@ class Ledger:
     def editing(self, kind: str) -> Iterator[Edit]:
         """Make one edit; where the block fails nothing of it is kept."""
         with writing(self.engine) as connection:
-            generation = _next_generation(connection)
-            number = _next_edit(connection)
-            row = {"id": number, "kind": kind, "created": now(), "holds": 1, "generation": generation}
-            connection.execute(sa.insert(EDITS).values(row))
-            yield Edit(connection, number)
+            row = {"kind": kind, "created": now(), "generation": _next_generation(connection)}
+            yield Edit(connection, int(connection.execute(_MAKE_EDIT, row).scalar_one()))
 
     def turn(self, edit: int, holds: bool) -> None:
         """Undo an edit, or make it hold again; the caller keeps to the order of the journal."""
@@ -141,8 +143,7 @@ class Ledger:
     def shards(self) -> list[ShardInfo]:
         """All shards, by layer, in the order in which they were made."""
         with reading(self.engine) as connection:
-            rows = connection.execute(sa.select(SHARDS).order_by(SHARDS.c.layer, SHARDS.c.id)).mappings()
-            return [shard_info(row) for row in rows]
+            return all_shards(connection)
 
     def live(self, shard: int) -> LiveRows:
         """The living slots of a shard."""
@@ -245,7 +246,6 @@ def _next_generation(connection: sa.Connection) -> int:
 
 
 def _next_edit(connection: sa.Connection) -> int:
-    """Numbers of undone edits that were forgotten are given again: nothing names them any more."""
     return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(EDITS.c.id), 0) + 1)).scalar_one())
 
 

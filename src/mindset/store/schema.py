@@ -92,6 +92,8 @@ SCHEMA = Schema(
                 *SLOT_TEXT.statements("sqlite"),
             ),
         ),
+        # Every new slot was asked whether it has words; `put_versions` asks once for all.
+        Migration(4, "full text of new slots at once", (), sqlite=("DROP TRIGGER slots_text_insert",)),
     ),
     remedy="`mindset memory migrate DIR` brings it there and changes nothing else",
 )

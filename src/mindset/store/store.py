@@ -144,8 +144,8 @@ class Store:
         self, layer: int, shard: str, new: Sequence[NewSlot], arrays: Arrays
     ) -> tuple[int, Int64[np.ndarray, " n"]]:
         """New slots; returns the edit and their ids."""
-        info = _editable(self.shard(layer, shard))
         with self._editing("insert") as edit:
+            info = _editable(self._named(edit.shards(), layer, shard))
             rows = self._write(edit, info, arrays, len(new))
             return edit.id, edit.insert(info.id, new, rows, checksums(arrays))
 
@@ -224,10 +224,7 @@ class Store:
 
     def shard(self, layer: int, name: str) -> ShardInfo:
         """One shard."""
-        for info in self.shards():
-            if (info.layer, info.name) == (layer, name):
-                return info
-        raise MissingError(f"{self.place}: layer {layer} has no shard {name!r}")
+        return self._named(self.shards(), layer, name)
 
     def records(self, ids: Ids) -> list[SlotRecord]:
         """The records of slots."""
@@ -307,6 +304,12 @@ class Store:
         return []
 
     # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _named(self, shards: Sequence[ShardInfo], layer: int, name: str) -> ShardInfo:
+        for info in shards:
+            if (info.layer, info.name) == (layer, name):
+                return info
+        raise MissingError(f"{self.place}: layer {layer} has no shard {name!r}")
 
     def _editing(self, kind: str) -> AbstractContextManager[Edit]:
         self._check_writable()
