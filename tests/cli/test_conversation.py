@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mindset.cli.chat.screen import Screen
 from mindset.cli.chat.session import Session
 from mindset.cli.conversation import conversation
 from mindset.cli.edge import Edge
-from mindset.errors import MissingError
+from mindset.errors import MissingError, UsageError
 from mindset.llm.request import Options
 
 QUICK = Options(max_tokens=3, temperature=0.0)
@@ -43,13 +44,36 @@ def log() -> Iterator[CallLog]:
 
 
 def chat(
-    log: CallLog, model: Path | str | None, lines: str, options: Options = QUICK, *, go_on: bool = False
+    log: CallLog,
+    model: Path | str | None,
+    lines: str,
+    options: Options = QUICK,
+    *,
+    go_on: bool = False,
+    ram: int | None = None,
 ) -> Session:
-    asking = Asking(None if model is None else str(model), None, options, (), stream=True)
+    asking = Asking(None if model is None else str(model), None, options, (), stream=True, ram=ram)
     with Edge() as edge, conversation(log, edge, asking, go_on=go_on, cid=None, insight=True) as held:
         session = Session(edge, held, Lines(io.StringIO(lines)), Screen(plain=True, person=True))
         session.run()
         return session
+
+
+def untimed(shown: str) -> str:
+    return re.sub(r"\[\d+ tokens in .*", "", shown)
+
+
+def test_a_memory_is_talked_to_with_little_of_it_in_ram(
+    log: CallLog, memory: Path, plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat(log, memory, "hello\n/why 1\n")
+    wanted = untimed(capsys.readouterr().out)
+    assert chat(log, memory, f"hello\n/why 1\n/model {plain}\nhello\n", ram=8 << 20).failed == 0
+    assert untimed(capsys.readouterr().out).startswith(wanted.rstrip())
+    with pytest.raises(UsageError, match="no memory here"):
+        chat(log, plain, "hello\n", ram=8 << 20)
+    with pytest.raises(UsageError, match="too few for this memory"):
+        chat(log, memory, "hello\n", ram=1000)
 
 
 def test_why_knows_the_slots_of_a_memory(

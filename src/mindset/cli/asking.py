@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from mindset.calls.canonical import Json
+from mindset.cli.options import ram_option
 from mindset.errors import UsageError
 from mindset.llm.request import Options
 
@@ -39,6 +40,8 @@ class Asking:
     """As they were given."""
     stream: bool
     """Whether to print an answer while it comes."""
+    ram: int | None = None
+    """Bytes of a memory's slots that may be in RAM at a time; None: all of them."""
 
 
 _OPTIONS = (
@@ -66,7 +69,7 @@ _OPTIONS = (
 
 
 def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`-m -s -o -T --no-stream`; the command receives them as one `asking`."""
+    """`-m -s -o -T --no-stream --ram`; the command receives them as one `asking`."""
 
     @wraps(command)
     def with_asking(
@@ -76,12 +79,13 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
         pairs: tuple[tuple[str, str], ...],
         tools: tuple[str, ...],
         no_stream: bool,
+        ram: int | None,
         **kwargs: Any,
     ) -> Any:
-        asking = Asking(model, system, options_of(pairs), tools, not no_stream)
+        asking = Asking(model, system, options_of(pairs), tools, not no_stream, ram)
         return command(*args, asking=asking, **kwargs)
 
-    decorated: Callable[..., Any] = with_asking
+    decorated: Callable[..., Any] = ram_option(with_asking)
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated

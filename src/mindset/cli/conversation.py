@@ -19,6 +19,7 @@ from mindset.cli import progress, settings
 from mindset.cli.asking import Asking, changed
 from mindset.cli.edge import Edge
 from mindset.cli.tool_loading import load_tools
+from mindset.errors import UsageError
 from mindset.llm.client import Client
 from mindset.llm.dialog import Dialog
 from mindset.llm.opening import open_client
@@ -50,6 +51,8 @@ class Conversation:
     def begin(self, branch: Branch | None) -> None:
         """Go on at the end of a branch, or begin a conversation."""
         model = self._asking.model or (branch.model if branch else settings.default_model())
+        if self._asking.ram is not None and not _has_memory(model):
+            raise UsageError(f"{model} has no memory here to keep out of RAM; leave --ram out")
         client = self._open(model)
         options = self._options(client)
         self.dialog = Dialog(
@@ -76,7 +79,8 @@ class Conversation:
     def _open(self, model: str) -> Client:
         if model not in self._clients:
             self._fetch(model)
-            client = open_client(model, log=self.log)
+            bounded = {"ram": self._asking.ram} if _has_memory(model) else {}
+            client = open_client(model, log=self.log, **bounded)
             self._clients[model] = client
             if client.real and not client.remote:
                 self._say(f"loading {model} ...")
