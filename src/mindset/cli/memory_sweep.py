@@ -25,8 +25,8 @@ def sweep(folder: Path, runtime: Runtime, as_json: bool) -> None:
     """Choose the layers of a model that its facts are learned in.
 
     Two dozen made-up facts are tried: in which layers their subjects are met and not mistaken, and written into which
-    layers they answer to other words and leave other questions on the same subjects alone. Some minutes; no slot is
-    written, the choice is a cache in DIR/memory/cache, which `mindset memory learn` goes by.
+    layers they answer to other words and leave other questions on the same subjects alone. That takes some 20 minutes
+    on SmolLM2. No slot is written; the choice is a cache in DIR/memory/cache, which `mindset memory learn` goes by.
 
     \b
     Example:
