@@ -245,20 +245,20 @@ def test_a_memory_of_an_older_release_says_what_to_do_and_keeps_everything(stude
 
 
 def make_older(student: Path) -> None:
-    """Take back step 3 of the store's tables."""
+    """Take back steps 3 and 4 of the store's tables."""
     from mindset.database.engine import open_engine, sqlite_url, writing
     from mindset.store.schema import SCHEMA
 
     (database,) = (student / "memory").glob("slots.*.sqlite")
     engine = open_engine(sqlite_url(database))
     with writing(engine) as connection:
-        for trigger in ("insert", "delete", "update_out", "update_in"):
+        for trigger in ("delete", "update_out", "update_in"):
             connection.exec_driver_sql(f"DROP TRIGGER slots_text_{trigger}")
         for gone in ("TABLE slots_text", "VIEW slots_text_rows", "INDEX slots_cited"):
             connection.exec_driver_sql(f"DROP {gone}")
         for statement in SCHEMA.migrations[0].sqlite[:5]:
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql(
-            "DELETE FROM mindset_migrations WHERE schema_name = 'store' AND number = 3"
+            "DELETE FROM mindset_migrations WHERE schema_name = 'store' AND number >= 3"
         )
     engine.dispose()

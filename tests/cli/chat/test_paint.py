@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mindset.cli.chat.lines import harmless, uncoloured
@@ -61,6 +61,7 @@ def test_without_colours_and_breaks_it_is_the_answer(text: str) -> None:
     st.lists(st.text("abcdefghé", min_size=1, max_size=12) | st.text("中文"), max_size=40).map(" ".join),
     st.integers(21, 60),
 )
+@example("a a a " + "中" * 17 + " ", 21)
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(text: str, width: int) -> None:
     from rich.cells import cell_len
 

@@ -68,8 +68,11 @@ class Lines:
         return printed
 
     def end(self) -> str:
-        """What was held back."""
-        return self._flush() + self._take_gap() + self._paint("")
+        """What was held back, without blanks for which a line has no room."""
+        printed = self._flush()
+        if self._room and self._column + len(self._gap) > self._room:
+            self._gap = ""
+        return printed + self._take_gap() + self._paint("")
 
     def _flush(self) -> str:
         """The word that was held back, on this line or on the next one."""
