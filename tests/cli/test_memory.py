@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mindset.cli.app import app
+from mindset.store.memory_dir import MemoryDir
+from mindset.store.usage import Usage
 
 
 def run(*arguments: object, code: int = 0) -> Result:
@@ -149,6 +151,21 @@ def test_how_shards_are_searched_is_chosen_and_told(student: Path) -> None:
     empty = student / "empty.txt"
     empty.write_text("")
     assert "without tokens" in run("memory", "index", student, "--text", empty, code=2).stderr
+
+
+def test_reads_are_counted_with_the_lambda_that_is_given(student: Path) -> None:
+    def counted(*more: object, code: int = 0) -> Result:
+        return run("generate", student, "Once upon a time", "--max-tokens", 8, *more, code=code)
+
+    assert "give --count too" in counted("--decay", 1, code=2).stderr
+    counted("--count", "--decay", 1)
+    stamp = Usage(MemoryDir.open(student / "memory"), read_only=True).stamp
+    assert stamp is not None
+    assert stamp[1] == 1.0
+    refused = counted("--count", "--decay", 0.5, code=2)
+    assert "counts with lambda 1, not 0.5" in " ".join(refused.stderr.split())
+    assert refused.stdout.strip() == "Once upon a time"  # nothing was read yet
+    counted("--count")  # with the memory's own
 
 
 def test_what_is_read_is_counted_when_asked_for(student: Path) -> None:

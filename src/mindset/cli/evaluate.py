@@ -43,6 +43,7 @@ def evaluate(
     against: str | None,
     texts: tuple[Path, ...],
     count: bool,
+    decay: float | None,
     runtime: Runtime,
     as_json: bool,
 ) -> None:
@@ -66,6 +67,7 @@ def evaluate(
             device=runtime.device,
             seed=runtime.seed,
             count=count,
+            decay=decay,
         )
     if as_json:
         render.print_json(result.to_json())

@@ -41,6 +41,7 @@ def generate(
     temperature: float,
     ram: int | None,
     count: bool,
+    decay: float | None,
     runtime: Runtime,
     as_json: bool,
 ) -> None:
@@ -67,6 +68,7 @@ def generate(
             device=runtime.device,
             threads=runtime.threads,
             count=count,
+            decay=decay,
             ram=ram,
         )
         asyncio.run(_continue(client, prompt, told, as_json=as_json))

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args
 
 import click
 
+from mindset.errors import UsageError
 from mindset.graft.runtime import Dtype, Runtime
 
 __all__ = [
@@ -132,8 +133,21 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def count_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--count`."""
-    return click.option("--count", is_flag=True, help="Count which slots are read, in the folder.")(command)
+    """`--count`, and with what lambda."""
+
+    @wraps(command)
+    def with_count(*args: Any, count: bool, decay: float | None, **kwargs: Any) -> Any:
+        if decay is not None and not count:
+            raise UsageError("--decay says how reads are counted; give --count too")
+        return command(*args, count=count, decay=decay, **kwargs)
+
+    decorated: Callable[..., Any] = click.option(
+        "--decay",
+        type=click.FloatRange(0, 1),
+        metavar="X",
+        help="With --count: lambda of LRFU, 0 (LFU) to 1 (LRU).  [the memory's, or 0.0001]",
+    )(with_count)
+    return click.option("--count", is_flag=True, help="Count which slots are read, in the folder.")(decorated)
 
 
 def ram_option(command: Callable[..., Any]) -> Callable[..., Any]:

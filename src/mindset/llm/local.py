@@ -62,16 +62,20 @@ class LocalClient(Client):
         batch: BatchSettings | None = None,
         queue: int = 64,
         ram: int | None = None,
+        decay: float | None = None,
         policy: Policy | None = None,
         log: CallLog | None = None,
         budget: Budget | None = None,
     ) -> None:
         """`count`: count what is read in the model's folder; `queue`: requests that may wait beside those that run.
 
+        `decay`: lambda of LRFU that reads are counted with; None: the memory's, or the usual one.
         `ram`: bytes of the model's memory that may be in RAM at a time; None: all of it is loaded.
         """
         super().__init__(model, policy=policy, log=log, budget=budget)
-        self._wanted = Wanted(model, dtype, device, threads, count, batch or BatchSettings(), queue, ram)
+        self._wanted = Wanted(
+            model, dtype, device, threads, count, batch or BatchSettings(), queue, ram, decay
+        )
         self._opening = threading.Lock()
         self._held: Held | None = None
 

@@ -50,12 +50,13 @@ def evaluate(
     device: str = "cpu",
     seed: int = 0,
     count: bool = False,
+    decay: float | None = None,
 ) -> Evaluation:
     """Measure the model in `folder` (any MODEL) against its teacher.
 
     `against` None: the MODEL that the folder was made from. `texts` are files, scored whole; none: `default_texts()`.
     `speed_pairs=0` leaves the speed out. Both models compute in `dtype` (None: float32). With `count`, what the student
-    reads of the texts is counted in its folder.
+    reads of the texts is counted in its folder, with `decay` as lambda of LRFU (None: the memory's, or the usual one).
     """
     wanted = {name: (text, WINDOW) for name, text in _read(texts).items()} or default_texts()
     student = load_teacher(str(folder), dtype=dtype, device=device)
@@ -76,7 +77,7 @@ def evaluate(
         seed=seed,
         progress=progress,
         notes=(*student.notes, *teacher.notes),
-        meanwhile=counting(student.model, folder_of(student)) if count else None,
+        meanwhile=counting(student.model, folder_of(student), decay=decay) if count else None,
         bytes_on_disk=bytes_on_disk(student.path) if student.path else student.file_bytes,
         teacher_bytes_on_disk=teacher.file_bytes,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mindset.errors import FormatError, ReadOnlyError
+from mindset.errors import FormatError, ReadOnlyError, UsageError
 from mindset.journal.folder_lock import writing_in
 from mindset.store.counters import Reads
 from mindset.store.memory_dir import MemoryDir
@@ -142,6 +142,11 @@ class ReadCount:
         stamp = Usage(MemoryDir.open(self.memory), read_only=True).stamp
         self.start = 0 if stamp is None else stamp[0]
         self.decay = (DECAY if stamp is None else stamp[1]) if decay is None else decay
+        if stamp is not None and self.decay != stamp[1]:
+            raise UsageError(
+                f"{self.memory} counts with lambda {stamp[1]:g}, not {self.decay:g}; "
+                "remove its *.counts files to count anew"
+            )
 
     def write(
         self,

@@ -42,6 +42,8 @@ class Wanted:
     queue: int = 64
     ram: int | None = None
     """Bytes of its memory that may be in RAM at a time; None: all of it is loaded."""
+    decay: float | None = None
+    """Lambda of LRFU that reads are counted with; None: the memory's, or the usual one."""
 
 
 @dataclass(eq=False)
@@ -107,11 +109,11 @@ def _load(wanted: Wanted, known: str | None) -> Held:
         queue=wanted.queue,
         memory=memory,
         threads=wanted.threads,
-        around=_counting(loaded) if wanted.count else nullcontext,
+        around=_counting(loaded, wanted.decay) if wanted.count else nullcontext,
     )
     return Held(loaded, engine, known, ChatText(loaded.tokenizer), bool(banks(loaded.model)))
 
 
-def _counting(loaded: Loaded) -> Callable[[], AbstractContextManager[Any]]:
+def _counting(loaded: Loaded, decay: float | None) -> Callable[[], AbstractContextManager[Any]]:
     folder: Path = folder_of(loaded)
-    return lambda: counting(loaded.model, folder)
+    return lambda: counting(loaded.model, folder, decay=decay)
