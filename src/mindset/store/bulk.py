@@ -1,4 +1,4 @@
-"""Many records at once, the way a database takes and gives them fastest: as tuples, past layers that make objects.
+"""Many records at once, the way a database takes and gives them fastest: by column, past layers that make objects.
 
 A memory of a million slots is taken in and laid out in seconds, not minutes. Knows the table of slots, not what its
 columns mean. Invariant: what is written here is what the same rows written one by one would be, indexes and full text

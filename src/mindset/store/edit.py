@@ -27,6 +27,7 @@ from mindset.store.slots import Change, Ids, NewSlot
 
 __all__ = ["Edit", "NewShard", "all_shards", "now", "raise_number"]
 
+# Statements that every insert needs stand ready: making one takes as long as running it.
 _RAISE = sa.text("UPDATE meta SET value = value + :by WHERE name = :name RETURNING value")
 _RAISE_BOTH = sa.text(
     "UPDATE meta SET value = value + :by WHERE name IN ('next_slot', 'next_version') RETURNING name, value"
@@ -34,7 +35,6 @@ _RAISE_BOTH = sa.text(
 _FREE = sa.text("SELECT row FROM free_rows WHERE shard = :shard ORDER BY row LIMIT :count")
 _RAISE_TOP = sa.text("UPDATE shards SET top = top + :more WHERE id = :shard RETURNING top")
 _ALL_SHARDS = sa.select(SHARDS).order_by(SHARDS.c.layer, SHARDS.c.id)
-# Statements that every insert needs stand ready: making one takes as long as running it.
 
 _CHUNK = 500
 _OF_A_VERSION = ("version", "alive", "born", "died")

@@ -32,11 +32,12 @@ from mindset.store.slots import Citation, Ids, SlotRecord
 __all__ = ["CHUNK", "Ledger", "LiveRows", "Source", "record_columns", "slot_record"]
 
 _LIVE = np.dtype([("ids", "i8"), ("rows", "i8"), ("heads", "i8"), ("crcs", "i8"), ("weights", "f8")])
+_NEXT_EDIT = "SELECT coalesce(max(id), 0) + 1"
+"""Numbers of undone edits that were forgotten are given again: nothing names them any more."""
 _MAKE_EDIT = sa.text(
     "INSERT INTO edits (id, kind, created, holds, generation) "
-    "SELECT coalesce(max(id), 0) + 1, :kind, :created, 1, :generation FROM edits RETURNING id"
+    f"{_NEXT_EDIT}, :kind, :created, 1, :generation FROM edits RETURNING id"
 )
-"""Numbers of undone edits that were forgotten are given again: nothing names them any more."""
 CHUNK = 500
 """Ids in one question; SQLite allows some thousand parameters."""
 
@@ -133,7 +134,7 @@ class Ledger:
     def next_edit(self) -> int:
         """The number that the next edit will have, if nobody else writes."""
         with reading(self.engine) as connection:
-            return _next_edit(connection)
+            return int(connection.execute(sa.text(f"{_NEXT_EDIT} FROM edits")).scalar_one())
 
     def holds(self, edit: int) -> bool:
         """Whether an edit was made and is not undone."""
@@ -243,10 +244,6 @@ def _meta(connection: sa.Connection, name: str) -> int:
 
 def _next_generation(connection: sa.Connection) -> int:
     return raise_number(connection, "generation", 1)
-
-
-def _next_edit(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(EDITS.c.id), 0) + 1)).scalar_one())
 
 
 def _free(connection: sa.Connection, places: list[tuple[int, int]]) -> int:
